@@ -1,0 +1,175 @@
+"""The configuration: small frozen sections, each handed to the one component that reads it.
+
+An unknown key or a bad value raises `InvalidConfig`, naming the key and what is allowed, when a section is made.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from cacheflow_ray.errors import InvalidConfig
+from cacheflow_ray.types import TimeRange
+
+#: 'random:<preset>' builds the named architecture with random weights; anything else is a name or path of weights.
+DEFAULT_MODEL = "random:tiny-llava-onevision"
+
+DEFAULT_DATA = Path("cacheflow-data")
+
+#: Candidates each ranking brings to the merge, as a multiple of `top_k` (lists cut at K make the consensus a no-op).
+CANDIDATES_PER_BLOCK = 4
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")]
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Attention = Literal["sdpa", "eager"]
+BlockSize = Annotated[int | None, Field(ge=1, le=65536, description="1 to 65536, or None")]
+WindowBlocks = Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")]
+Reference = Literal["previous", "last_kept"]
+MergeRule = Literal["consensus", "rrf", "interleave", "last"]
+
+
+class Section(BaseModel):
+    """Base of the sections: immutable, no unknown keys, no silent conversion ("3" is not 3)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _explained(cls, data: Any, handler: ModelWrapValidatorHandler[Any]) -> Any:
+        try:
+            return handler(data)
+        except ValidationError as error:
+            raise _explain(error, cls) from None
+
+
+class StreamSettings(Section):
+    """How a stream is sampled, thinned, packed and summarised; fixed when the stream is created.
+
+    Args:
+        fps: frames taken per second of video; None takes every frame.
+        tau: a patch is kept when its cosine with the reference patch is below this (CacheFlow §3.1). -1 keeps one patch
+            per frame, anything above 1 keeps all.
+        reference: what a patch is compared with: the previous frame's patch or the last kept one at that place.
+        adaptive: choose tau per frame from the histogram of its similarities, near `tau`.
+        block_size: B, tokens per block; None takes the model's own (patches of one frame).
+        window_blocks: W, blocks before its own that a token attends to; None takes the model's own.
+        summary: key summary of a block, a name of `core.summary.SUMMARIES`.
+        pixel_gate: a frame whose mean absolute pixel difference (0..255) from the last encoded one stays below this
+            never reaches the vision tower; None encodes every sampled frame.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    fps: Annotated[float | None, Field(gt=0, le=1000, description="above 0 and up to 1000, or None")] = 1.0
+    tau: Annotated[float, Field(ge=-1, le=2, description="-1 to 2")] = 0.5
+    reference: Reference = "previous"
+    adaptive: bool = False
+    block_size: BlockSize = None
+    window_blocks: WindowBlocks = None
+    summary: Annotated[str, Field(min_length=1, description="the name of a summary")] = "mean"
+    pixel_gate: Annotated[float | None, Field(ge=0, le=255, description="0 to 255, or None")] = None
+
+
+class AskOptions(Section):
+    """How one question is answered.
+
+    Args:
+        top_k: K, blocks retrieved beside the window. More is not better: blocks beyond need distract the reader.
+        candidates: M >= K, blocks each layer's ranking brings to the merge; None means 4 * K.
+        merge: how the first and last layer's rankings become one.
+        window_blocks: W', most recent blocks attended to; None takes the stream's W.
+        time_range: look only here; a range that ends before the present leaves out window and tail.
+        max_new_tokens: the answer stops here at the latest.
+        session_id: continue this conversation; None starts a new one.
+
+    Raises:
+        InvalidConfig: an unknown key, a value out of range, or fewer candidates than blocks.
+    """
+
+    top_k: Annotated[int, Field(ge=1, le=4096, description="1 to 4096")] = 8
+    candidates: Annotated[int | None, Field(ge=1, le=65536, description="top_k to 65536, or None")] = None
+    merge: MergeRule = "consensus"
+    window_blocks: WindowBlocks = None
+    time_range: Annotated[TimeRange | None, Field(description="a TimeRange, or None")] = None
+    max_new_tokens: Annotated[int, Field(ge=1, le=8192, description="1 to 8192")] = 64
+    session_id: Annotated[
+        str | None, Field(min_length=1, max_length=128, description="1 to 128 characters, or None")
+    ] = None
+
+    @model_validator(mode="after")
+    def _enough_candidates(self) -> AskOptions:
+        if self.candidates is not None and self.candidates < self.top_k:
+            raise InvalidConfig(
+                f"candidates: {self.candidates} is fewer than top_k = {self.top_k}; allowed: top_k or more, or None",
+                key="candidates",
+            )
+        return self
+
+    @property
+    def num_candidates(self) -> int:
+        """M: `candidates`, or 4 * K."""
+        return self.candidates if self.candidates is not None else CANDIDATES_PER_BLOCK * self.top_k
+
+
+class ModelOptions(Section):
+    """Where and how a model runs.
+
+    Args:
+        device: 'auto' is the first accelerator there is, else the CPU.
+        dtype: 'auto' is bfloat16 on an accelerator and float32 on the CPU.
+        attention: the kernel family behind attention.
+
+    Raises:
+        InvalidConfig: an unknown key or value.
+    """
+
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    attention: Attention = "sdpa"
+
+
+class Defaults(BaseSettings):
+    """What the command line uses where an option is not given, from the environment: CACHEFLOW_DATA and so on.
+
+    Other variables of that prefix are left alone: container platforms inject their own (CACHEFLOW_RAY_PORT).
+
+    Args:
+        data: folder of the store.
+        model: 'random:<preset>', a name on the Hugging Face hub, or a local folder.
+        device, dtype, attention: as in `ModelOptions`.
+        debug: show tracebacks instead of one-line errors.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, env_prefix="CACHEFLOW_", extra="ignore", env_ignore_empty=True)
+
+    data: Path = DEFAULT_DATA
+    model: str = DEFAULT_MODEL
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    attention: Attention = "sdpa"
+    debug: Annotated[bool, Field(description="1 or 0")] = False
+
+    @classmethod
+    def from_environment(cls) -> Defaults:
+        """Raises InvalidConfig naming the variable and what is allowed."""
+        try:
+            return cls()
+        except ValidationError as error:
+            raise _explain(error, cls, prefix=cls.model_config["env_prefix"]) from None
+
+
+def _explain(error: ValidationError, section: type[BaseModel], prefix: str = "") -> InvalidConfig:
+    """The first thing wrong, as one line: key, value, what is allowed."""
+    first = error.errors(include_url=False)[0]
+    name = str(first["loc"][0]) if first["loc"] else section.__name__
+    key = (prefix + name).upper() if prefix else name
+    if first["type"] == "extra_forbidden":
+        known = ", ".join(section.model_fields)
+        return InvalidConfig(f"{key}: no such key in {section.__name__}; known: {known}", key=key)
+    field = section.model_fields.get(name)
+    allowed = field.description if field and field.description else first["msg"].removeprefix("Input should be ")
+    return InvalidConfig(f"{key}: {first['input']!r} is not allowed; allowed: {allowed}", key=key)
