@@ -1,0 +1,107 @@
+"""Models by name: a Hugging Face id, a local folder, or `random:<preset>`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as hf
+from transformers.utils import cached_file
+from transformers.video_processing_utils import BaseVideoProcessor
+
+from cacheflow_ray.config import ModelOptions
+from cacheflow_ray.errors import ModelLoadError, UnsupportedModel
+from cacheflow_ray.models.family import Family, Loaded
+from cacheflow_ray.models.llava_onevision import llava_onevision
+from cacheflow_ray.models.model import VideoModel
+from cacheflow_ray.models.qwen_vl import qwen2_5_vl, qwen2_vl, qwen3_vl
+from cacheflow_ray.models.random_weights import build_random
+
+#: model_type of config.json -> how to take such a model apart.
+FAMILIES: dict[str, Family] = {
+    "llava_onevision": llava_onevision,
+    "qwen2_vl": qwen2_vl,
+    "qwen2_5_vl": qwen2_5_vl,
+    "qwen3_vl": qwen3_vl,
+}
+
+RANDOM = "random:"
+
+
+def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
+    """Load a model and take it apart for encoding and answering.
+
+    Args:
+        name: Hugging Face id, local folder, or `random:<preset>`.
+        options: device, dtype and attention implementation.
+
+    Raises:
+        UnsupportedModel: no adapter for its kind, or it lacks what the method needs; the message says what.
+        ModelLoadError: weights, tokenizer or configuration cannot be read.
+    """
+    options = options or ModelOptions()
+    device = _device(options.device)
+    dtype = _dtype(options.dtype, device)
+    if name.startswith(RANDOM):
+        loaded = build_random(name.removeprefix(RANDOM), device=device, dtype=dtype, attention=options.attention)
+    else:
+        loaded = _from_pretrained(name, device, dtype, options.attention)
+    family = FAMILIES[loaded.model.config.model_type]
+    return VideoModel(name, loaded, family(loaded))
+
+
+def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> Loaded:
+    try:
+        config = hf.AutoConfig.from_pretrained(name)
+        _check_supported(name, config)
+        model = hf.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+        tokenizer = hf.AutoTokenizer.from_pretrained(name)
+        # AutoProcessor would insist on torchvision; its configuration and the tokenizer's template are all it holds.
+        processor, _ = BaseVideoProcessor.get_video_processor_dict(name)
+        tokenizer.chat_template = tokenizer.chat_template or _legacy_template(name)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ModelLoadError(
+            f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
+            "processor), a Hugging Face id that can be reached, or random:<preset>",
+            model=name,
+        ) from error
+    return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, processor=processor)
+
+
+def _check_supported(name: str, config: Any) -> None:
+    if config.model_type not in FAMILIES:
+        raise UnsupportedModel(
+            f"model {name!r} is of kind {config.model_type!r}, which has no adapter (vision tower, positions and prompt "
+            f"of the family); there are adapters for {', '.join(FAMILIES)}",
+            model=name,
+        )
+    layer_types = set(getattr(config.text_config, "layer_types", None) or ["full_attention"])
+    if layer_types != {"full_attention"}:
+        raise UnsupportedModel(
+            f"model {name!r} has layers of type {', '.join(sorted(layer_types - {'full_attention'}))}: only layers with "
+            "full attention have keys that can be kept and rotated later",
+            model=name,
+        )
+
+
+def _legacy_template(name: str) -> str | None:
+    path = cached_file(name, "chat_template.json", _raise_exceptions_for_missing_entries=False)
+    return json.loads(Path(path).read_text())["chat_template"] if path else None
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelLoadError(f"device {name!r} was asked for, but this machine has no CUDA device: use --device cpu")
+    return torch.device(name)
+
+
+def _dtype(name: str, device: torch.device) -> torch.dtype:
+    if name == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype

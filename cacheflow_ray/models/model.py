@@ -1,0 +1,229 @@
+"""A loaded model as the engine sees it: frames in, KV out; questions in, queries and answers out."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import xxhash
+from torch import Tensor
+from transformers import StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+from cacheflow_ray.models.context import Context
+from cacheflow_ray.models.encoder import Encoder
+from cacheflow_ray.models.family import Loaded, Parts
+from cacheflow_ray.models.positions import Positions
+from cacheflow_ray.models.prompt import Prompt, Suffix
+from cacheflow_ray.models.rotary import Rotary
+from cacheflow_ray.models.window import Prefix, Window
+
+#: Raised whenever the KV an adapter produces for the same weights and frames changes.
+ADAPTER_VERSION = 1
+
+#: Tokens a window spans where the user sets none (the paper's and ReKV's; W = 76 at B = 196).
+WINDOW_TOKENS = 15_000
+
+
+class VideoModel:
+    """A frozen vision-language model taken apart.
+
+    Attributes:
+        name: what it was loaded by.
+        fingerprint: identity of weights, dtype, prefix and adapter version.
+        vision, prompt, encoder: its parts.
+        summary_layers: the layers whose keys and queries retrieval compares (first and last).
+        max_context: positions it was trained on.
+    """
+
+    def __init__(self, name: str, loaded: Loaded, parts: Parts) -> None:
+        self.name, self._loaded, self._parts = name, loaded, parts
+        self.vision = parts.vision
+        self.prompt = Prompt(loaded.tokenizer, loaded.tokenizer.chat_template, parts.video_text)
+        self._rotary = Rotary(parts.text_model.rotary_emb, loaded.device)
+        self.encoder = Encoder(parts.text_model, self._rotary, num_deepstack=parts.vision.num_deepstack)
+        self.summary_layers = (0, self.encoder.num_layers - 1)
+        self.max_context = int(parts.text_model.config.max_position_embeddings)
+        self.fingerprint = _fingerprint(loaded, parts, self.prompt)
+        self.prefix = Prefix(kv=self.encoder.encode_text(self.embed(self.prompt.prefix_ids))[0])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of weights, token inputs and KV."""
+        return self._loaded.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Where everything happens."""
+        return self._loaded.device
+
+    @property
+    def default_block_size(self) -> int:
+        """B where the user sets none."""
+        return self._parts.default_block_size
+
+    @property
+    def num_after_video(self) -> int:
+        """Inputs between the last frame and the question that are no token ids."""
+        return len(self._parts.after_video)
+
+    def positions(self, fps: float | None) -> Positions:
+        """The position rule of a stream sampled at `fps` frames per second."""
+        return self._parts.positions(fps)
+
+    @torch.no_grad()
+    def embed(self, ids: Sequence[int]) -> Tensor:
+        """Token ids -> [T, C * (1 + num_deepstack)] token inputs; text has zero DeepStack inputs."""
+        table = self._parts.text_model.embed_tokens
+        text: Tensor = table(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+        return torch.nn.functional.pad(text, (0, text.shape[1] * self.vision.num_deepstack))
+
+    def window(self, positions: Positions, *, num_blocks: int, block_size: int) -> Window:
+        """An empty window for one stream."""
+        return Window(self.prefix, self._rotary, positions, num_blocks=num_blocks, block_size=block_size)
+
+    def queries(self, suffix: Suffix) -> Tensor:
+        """Un-rotated queries of the question's own tokens, computed on prefix + question, heads averaged per group.
+
+        Returns:
+            [S, H, T, D] float32, S = first and last layer. CacheFlow §3.3.
+        """
+        inputs = self.embed((*self.prompt.prefix_ids, *suffix.ids))
+        _, queries = self.encoder.encode_text(inputs, queries_of=self.summary_layers)
+        asked = torch.tensor(suffix.question, device=self.device)
+        own = queries[:, :, self.prefix.length :][:, :, asked].float()
+        return own.unflatten(1, (self.encoder.num_kv_heads, -1)).mean(dim=2)
+
+    def context(self, capacity: int) -> Context:
+        """An empty context for `capacity` tokens, the prefix already in it."""
+        encoder = self.encoder
+        shape = (encoder.num_layers, encoder.num_kv_heads, capacity, encoder.head_dim)
+        context = Context(shape, self._rotary, self.dtype, self.device)
+        context.append(self.prefix.kv, torch.arange(self.prefix.length)[None])
+        return context
+
+    def generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int) -> Iterator[str]:
+        """Answer greedily from a filled context; text comes out piece by piece.
+
+        The model's own `generate()` runs in a thread; dropping the iterator stops it within one step.
+
+        Args:
+            context: filled; columns for the newline, the question and the answer are free.
+            suffix: everything after the video.
+            start: position of the first token after the video.
+            max_new_tokens: stop here at the latest.
+        """
+        pieces = _Pieces(self._loaded.tokenizer)
+        thread = threading.Thread(
+            target=self._run, args=(context, suffix, start, max_new_tokens, pieces), name="generate", daemon=True
+        )
+        thread.start()
+        try:
+            yield from pieces
+        finally:
+            pieces.stop()
+            thread.join()
+
+    def _run(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, pieces: _Pieces) -> None:
+        try:
+            self._generate(context, suffix, start, max_new_tokens, pieces)
+        except BaseException as error:  # handed to the thread that iterates
+            pieces.fail(error)
+
+    @torch.no_grad()
+    def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, pieces: _Pieces) -> None:
+        axes = self._parts.positions(None).num_axes
+        cache = context.as_cache()
+        after = self._parts.after_video
+        if len(after):
+            self._parts.text_model(
+                inputs_embeds=after[None], past_key_values=cache, use_cache=True,
+                position_ids=_text_positions(start, len(after), axes, self.device),
+            )  # fmt: skip
+            start += len(after)
+        ids = torch.tensor([suffix.ids], device=self.device)
+        self._loaded.model.generate(
+            input_ids=ids,
+            past_key_values=cache,
+            attention_mask=ids.new_ones((1, cache.get_seq_length() + ids.shape[1])),
+            position_ids=_text_positions(start, ids.shape[1], axes, self.device),
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            streamer=pieces,
+            stopping_criteria=[pieces.stopping],
+        )
+
+
+def _text_positions(start: int, length: int, num_axes: int, device: torch.device) -> Tensor:
+    row = torch.arange(start, start + length, device=device)[None]
+    return row if num_axes == 1 else row.expand(num_axes, 1, -1)
+
+
+class _Pieces(BaseStreamer):
+    """Receives generated ids in one thread, gives text pieces in another."""
+
+    def __init__(self, tokenizer: Any) -> None:
+        self._tokenizer = tokenizer
+        self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self._prompt_seen = False
+        self._stopped = threading.Event()
+        self.stopping = _StopWhen(self._stopped)
+        self.num_tokens = 0
+
+    def put(self, value: Tensor) -> None:
+        if self._prompt_seen:
+            for token in value.flatten().tolist():
+                self._queue.put(token)
+        self._prompt_seen = True  # the first call carries the prompt
+
+    def end(self) -> None:
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        self._queue.put(error)
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[str]:
+        """Text as it grows; bytes of a character still incomplete are held back. Ids count in `num_tokens`."""
+        ids: list[int] = []
+        given = ""
+        while True:
+            item = self._queue.get()
+            if isinstance(item, BaseException):
+                raise item
+            if item is not None:
+                ids.append(item)
+                self.num_tokens = len(ids)
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+            if item is None or not text.endswith("\ufffd"):
+                if text != given:
+                    yield text[len(given) :]
+                given = text
+            if item is None:
+                return
+
+
+class _StopWhen(StoppingCriteria):
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self._event.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def _fingerprint(loaded: Loaded, parts: Parts, prompt: Prompt) -> str:
+    """xxh3-128 of every weight, and of all else that KV depends on."""
+    digest = xxhash.xxh3_128()
+    for name, tensor in sorted(loaded.model.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    rope = parts.text_model.config.rope_parameters
+    about = [ADAPTER_VERSION, loaded.model.config.model_type, prompt.prefix_ids, dict(parts.preprocessing), rope]
+    digest.update(json.dumps(about, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
