@@ -1,0 +1,204 @@
+"""The key summary: the few vectors by which a block is found again (CacheFlow §3.3, "compressive memory").
+
+A summary reads a block's un-rotated keys token by token and keeps V vectors per kv-head; a question's queries become
+one vector per kv-head, and a block's score is the best cosine of its V. Full K and V are stored elsewhere, lossless.
+All forms here are recurrences along the block; S is the number of summarised layers (first and last).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cacheflow_ray.errors import InvalidConfig
+
+
+class Summary(Protocol):
+    """Turns block keys and question queries into vectors that cosine compares. Holds no state, changes no argument."""
+
+    @property
+    def name(self) -> str:
+        """The name under which a stream remembers which summary its vectors came from."""
+
+    @property
+    def vectors_per_block(self) -> int:
+        """V."""
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        """Un-rotated keys [N, S, H, B, D] of N blocks, any floating dtype -> float32 [N, S, V, H, D].
+
+        Raises:
+            ValueError: the keys have another shape.
+        """
+
+    def query(self, queries: Tensor) -> Tensor:
+        """Un-rotated queries [S, H, T, D] of the question's T >= 1 tokens -> float32 [S, H, D].
+
+        Grouped query heads are averaged onto their kv-head beforehand.
+
+        Raises:
+            ValueError: the queries have another shape.
+        """
+
+
+class MeanKey:
+    """One vector: the running average of the block's keys. The query is the mean over T."""
+
+    name = "mean"
+    vectors_per_block = 1
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        _check_keys(keys)
+        return keys.mean(dim=3, dtype=torch.float32).unsqueeze(2)
+
+    def query(self, queries: Tensor) -> Tensor:
+        return _mean_query(queries)
+
+
+class SegmentMeans:
+    """Running averages that start over V times along the block, each emitting its last state.
+
+    h_i = h_(i-1) + (k_i - h_(i-1)) / i ends at the mean of its segment, so the means are computed at once. Segments are
+    as equal as B allows, the longer ones first. The query is the mean over T.
+
+    Raises:
+        InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
+    """
+
+    def __init__(self, vectors_per_block: int) -> None:
+        if vectors_per_block < 1:
+            raise InvalidConfig(f"a summary needs at least 1 vector per block, not {vectors_per_block}", key="summary")
+        self.vectors_per_block = vectors_per_block
+        self.name = f"segments{vectors_per_block}"
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        _check_keys(keys)
+        if keys.shape[3] < self.vectors_per_block:
+            raise InvalidConfig(
+                f"summary {self.name!r} needs blocks of at least {self.vectors_per_block} tokens, not {keys.shape[3]}",
+                key="summary",
+            )
+        segments = keys.tensor_split(self.vectors_per_block, dim=3)
+        return torch.stack([segment.mean(dim=3, dtype=torch.float32) for segment in segments], dim=2)
+
+    def query(self, queries: Tensor) -> Tensor:
+        return _mean_query(queries)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class GRUWeights:
+    """Weights of one GRU layer, float32; gates in the order r, z, h.
+
+    Args:
+        w: [3, D, D] acting on the input; `w[g] @ k`.
+        u: [3, D, D] acting on the state.
+        b: [3, D].
+    """
+
+    w: Tensor
+    u: Tensor
+    b: Tensor
+
+    @classmethod
+    def seeded(cls, head_dim: int, seed: int) -> GRUWeights:
+        """Every entry uniform in -1/sqrt(D)..1/sqrt(D) (torch.nn.GRU's rule), drawn in the order w, u, b.
+
+        Drawn by numpy's legacy generator, whose stream is frozen for good: vectors already stored must stay comparable
+        after a library upgrade.
+        """
+        draw = np.random.RandomState(seed)
+        bound = head_dim**-0.5
+        shapes = ((3, head_dim, head_dim), (3, head_dim, head_dim), (3, head_dim))
+        w, u, b = (torch.from_numpy(draw.uniform(-bound, bound, shape).astype(np.float32)) for shape in shapes)
+        return cls(w=w, u=u, b=b)
+
+
+def gru(inputs: Tensor, weights: GRUWeights) -> Tensor:
+    """Last state of a gated recurrent unit from h = 0 (CacheFlow §3.3), in float32.
+
+        r = sigmoid(W_r k + U_r h + b_r);      z = sigmoid(W_z k + U_z h + b_z)
+        h~ = tanh(W_h k + U_h (r*h) + b_h);    h <- (1-z)*h + z*h~
+
+    This is the paper's unit, not torch.nn.GRU: there z weighs the OLD state and r multiplies after U_h.
+
+    Args:
+        inputs: [..., T, D], T >= 1.
+
+    Returns:
+        [..., D].
+    """
+    w, u, b = (part.to(inputs.device) for part in (weights.w, weights.u, weights.b))
+    # The inputs' share of all gates for all tokens in one product; only the state's share is sequential.
+    driven = torch.einsum("...td,ged->t...ge", inputs.float(), w) + b
+    state = torch.zeros_like(driven[0, ..., 0, :])
+    for step in driven:
+        reset = torch.sigmoid(step[..., 0, :] + state @ u[0].T)
+        update = torch.sigmoid(step[..., 1, :] + state @ u[1].T)
+        candidate = torch.tanh(step[..., 2, :] + (reset * state) @ u[2].T)
+        state = (1 - update) * state + update * candidate
+    return state
+
+
+class RandomGRU:
+    """The paper's summary: a frozen random GRU over the block's keys, its last state the only vector.
+
+    One set of weights per head_dim serves all layers and heads. Published text compares it with the raw mean query,
+    which we measured to retrieve at chance level; `query_through` sends the question's queries through the same GRU.
+
+    Args:
+        head_dim: D.
+        seed: of the weights; a seed other than 0 shows in the name, since vectors of two seeds do not compare.
+    """
+
+    vectors_per_block = 1
+
+    def __init__(self, head_dim: int, *, query_through: bool = False, seed: int = 0) -> None:
+        self.weights = GRUWeights.seeded(head_dim, seed)
+        self.query_through = query_through
+        self.name = ("gru_query" if query_through else "gru") + (f"@{seed}" if seed else "")
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        _check_keys(keys)
+        return gru(keys, self.weights).unsqueeze(2)
+
+    def query(self, queries: Tensor) -> Tensor:
+        mean = _mean_query(queries)
+        return gru(queries, self.weights) if self.query_through else mean
+
+
+#: Every summary a stream can be made with: name -> factory(head_dim).
+SUMMARIES: Final[Mapping[str, Callable[[int], Summary]]] = {
+    "mean": lambda _: MeanKey(),
+    "segments2": lambda _: SegmentMeans(2),
+    "segments4": lambda _: SegmentMeans(4),
+    "segments8": lambda _: SegmentMeans(8),
+    "gru": lambda head_dim: RandomGRU(head_dim),
+    "gru_query": lambda head_dim: RandomGRU(head_dim, query_through=True),
+}
+
+
+def make_summary(name: str, head_dim: int) -> Summary:
+    """The summary of that name for keys of `head_dim` channels.
+
+    Raises:
+        InvalidConfig: no such summary; the message lists those there are.
+    """
+    if name not in SUMMARIES:
+        raise InvalidConfig(f"no summary is called {name!r}: choose one of {', '.join(SUMMARIES)}", key="summary")
+    return SUMMARIES[name](head_dim)
+
+
+def _check_keys(keys: Tensor) -> None:
+    if keys.ndim != 5 or not keys.shape[3] or not keys.is_floating_point():
+        raise ValueError(f"keys {list(keys.shape)} of {keys.dtype} are not floating [N, S, H, B, D], B >= 1")
+
+
+def _mean_query(queries: Tensor) -> Tensor:
+    if queries.ndim != 4 or not queries.shape[2] or not queries.is_floating_point():
+        raise ValueError(f"queries {list(queries.shape)} of {queries.dtype} are not floating [S, H, T, D], T >= 1")
+    return queries.mean(dim=2, dtype=torch.float32)
