@@ -57,8 +57,8 @@ class StreamSettings(Section):
         block_size: B, tokens per block; None takes the model's own (patches of one frame).
         window_blocks: W, blocks before its own that a token attends to; None takes the model's own.
         summary: key summary of a block, a name of `core.summary.SUMMARIES`.
-        pixel_gate: a frame whose mean absolute pixel difference (0..255) from the last encoded one stays below this
-            never reaches the vision tower; None encodes every sampled frame.
+        pixel_gate: a frame in which no part moved by this much (difference of mean colours, 0..255) since the last one
+            let through never reaches the vision tower; None encodes every sampled frame.
 
     Raises:
         InvalidConfig: an unknown key, or a value out of range.

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import get_args, get_type_hints
 
 import pytest
 
-from cacheflow_ray.config import AskOptions, Defaults, ModelOptions, Section, StreamSettings
+from cacheflow_ray.config import AskOptions, Defaults, MergeRule, ModelOptions, Reference, Section, StreamSettings
+from cacheflow_ray.core import consensus
+from cacheflow_ray.core.dropping import DropRule
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.types import TimeRange
 
@@ -61,6 +64,12 @@ def test_settings_survive_json() -> None:
 def test_candidates_default_to_four_times_top_k() -> None:
     assert AskOptions(top_k=5).num_candidates == 20
     assert AskOptions(top_k=5, candidates=7).num_candidates == 7
+
+
+def test_rules_are_those_the_core_has() -> None:
+    drop_rule = get_type_hints(DropRule)["reference"]
+    assert get_args(MergeRule) == get_args(consensus.MergeRule)
+    assert get_args(Reference) == get_args(drop_rule)
 
 
 def test_an_open_time_range_is_kept() -> None:
