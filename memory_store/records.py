@@ -17,14 +17,12 @@ import numpy.typing as npt
 
 from memory_store.errors import InvalidRecord
 
-JsonValue: TypeAlias = None | bool | int | float | str | list[Any] | dict[str, Any]
+JsonValue: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 Array: TypeAlias = npt.NDArray[Any]
 
 #: One kept token: which frame, when, where in the frame's token grid, and `pos`, its place on the stream's own
 #: position axis (the model adapter gives it; it grows with the stream). Text tokens inside a frame have row = col = -1.
-TOKEN_DTYPE = np.dtype(
-    [("frame_idx", "<i8"), ("timestamp_s", "<f8"), ("pos", "<i8"), ("row", "<i2"), ("col", "<i2")]
-)
+TOKEN_DTYPE = np.dtype([("frame_idx", "<i8"), ("timestamp_s", "<f8"), ("pos", "<i8"), ("row", "<i2"), ("col", "<i2")])
 
 #: KV may be kept in these types; numpy knows bfloat16 through ml_dtypes.
 KV_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
@@ -161,7 +159,7 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A block a search found. `score`: mean over kv-heads of the cosine, of the block's best vector; higher is nearer."""
+    """A block a search found. `score`: mean over kv-heads of the cosine, of its best vector; higher is nearer."""
 
     block_idx: int
     score: float
