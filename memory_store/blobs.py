@@ -1,0 +1,251 @@
+"""The LMDB environment of one shard: named tables, transactions, growth of the map, and LMDB's errors as ours.
+
+A key is the stream's number (u32) followed by the block's (u32), big-endian, so that a stream's blocks lie side by
+side in order. Writes are durable on return. LMDB refuses to be opened twice in a process and must not cross a fork.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import lmdb
+
+from memory_store.codec import Buffer
+from memory_store.errors import CorruptRecord, StoreFull, StoreLocked, StoreUnavailable, UnsupportedFormat
+
+T = TypeVar("T")
+
+TABLES = ("meta", "streams", "blocks", "summaries", "states", "thumbnails", "turns")
+_MAX_READERS = 1022
+_GROW_TIMEOUT_S = 30.0
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
+
+
+class Snapshot:
+    """A transaction over the tables. The memory views it gives are valid until it ends."""
+
+    def __init__(
+        self, txn: lmdb.Transaction[memoryview], tables: dict[str, lmdb._Database], leave: Callable[[], None]
+    ) -> None:
+        self._txn = txn
+        self._tables = tables
+        self._leave: Callable[[], None] | None = leave
+
+    def get(self, table: str, key: bytes) -> memoryview | None:
+        return self._txn.get(key, db=self._tables[table])
+
+    def scan(self, table: str, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, memoryview]]:
+        """Entries whose key begins with `prefix`, in key order, from `prefix + start` on."""
+        with self._txn.cursor(self._tables[table]) as cursor:
+            found = cursor.set_range(prefix + start) if prefix + start else cursor.first()
+            while found and bytes(key := cursor.key()).startswith(prefix):
+                yield bytes(key), cursor.value()
+                found = cursor.next()
+
+    def put(self, table: str, key: bytes, value: Buffer) -> None:
+        self._txn.put(key, value, db=self._tables[table])
+
+    def delete(self, table: str, key: bytes) -> bool:
+        return self._txn.delete(key, db=self._tables[table])
+
+    def close(self) -> None:
+        """End the transaction: committed writes stay, others are undone. Closing again does nothing."""
+        leave, self._leave = self._leave, None
+        if leave:
+            self._txn.abort()
+            leave()
+
+    def __del__(self) -> None:
+        self.close()
+
+
+class _Gate:
+    """Admits many transactions, or one change of the map while there is none (LMDB moves the map under open ones)."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._inside: dict[int, int] = {}
+        self._waiting = 0
+        self._closed = False
+
+    def enter(self) -> Callable[[], None]:
+        """Wait to be admitted; returns what to call on leaving. A thread already inside is never made to wait."""
+        me = threading.get_ident()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting or me in self._inside or self._closed)
+            if self._closed:
+                raise StoreUnavailable("the store is closed: open it again")
+            self._inside[me] = self._inside.get(me, 0) + 1
+        return lambda: self._leave(me)
+
+    def _leave(self, thread: int) -> None:
+        with self._changed:
+            self._inside[thread] -= 1
+            if not self._inside[thread]:
+                del self._inside[thread]
+            self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def alone(self, *, close: bool = False) -> Iterator[None]:
+        """Run while no transaction is open.
+
+        Raises:
+            StoreUnavailable: this very thread holds one open, or others do so for too long.
+        """
+        with self._changed:
+            self._waiting += 1
+            try:
+                own = threading.get_ident() in self._inside
+                if own or not self._changed.wait_for(lambda: not self._inside, _GROW_TIMEOUT_S):
+                    raise StoreUnavailable("block readers are held open while the store must grow: close them first")
+                yield
+                self._closed = self._closed or close
+            finally:
+                self._waiting -= 1
+                self._changed.notify_all()
+
+
+class Blobs:
+    """One LMDB environment. Thread-safe; one writing transaction at a time."""
+
+    def __init__(self, path: Path, *, read_only: bool, map_size: int) -> None:
+        """Raises: StoreUnavailable, StoreLocked (open in this process already), CorruptRecord."""
+        self._path = path
+        self._read_only = read_only
+        self._pid = os.getpid()
+        self._gate = _Gate()
+        self._writing = threading.Lock()
+        with lmdb_errors(path):
+            self._env = lmdb.open(
+                str(path), map_size=map_size, max_dbs=len(TABLES), max_readers=_MAX_READERS, readonly=read_only,
+                create=not read_only, metasync=True, sync=True, writemap=False, readahead=True,
+            )  # fmt: skip
+            try:
+                self._tables = {name: self._env.open_db(name.encode(), create=not read_only) for name in TABLES}
+                self._env.reader_check()
+            except BaseException:
+                self._env.close()
+                raise
+
+    def snapshot(self) -> Snapshot:
+        """Begin a reading transaction; end it soon, for the pages it sees cannot be reused meanwhile.
+
+        Raises:
+            StoreUnavailable: closed, inherited through a fork, or too many readers.
+        """
+        self._check_process()
+        while True:
+            leave = self._gate.enter()
+            try:
+                with lmdb_errors(self._path, passing=lmdb.MapResizedError):
+                    return Snapshot(self._env.begin(buffers=True), self._tables, leave)
+            except lmdb.MapResizedError:
+                leave()
+                self._resize(0)
+            except BaseException:
+                leave()
+                raise
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Snapshot]:
+        """A snapshot that ends with the `with` block."""
+        snapshot = self.snapshot()
+        try:
+            with lmdb_errors(self._path):
+                yield snapshot
+        finally:
+            snapshot.close()
+
+    def write(self, change: Callable[[Snapshot], T]) -> T:
+        """Run `change` in one transaction: all of it is durable on return, or none of it is there.
+
+        `change` runs again, on a fresh transaction, when the map had to grow.
+
+        Raises:
+            StoreFull, StoreUnavailable: nothing was written; the store stays usable.
+        """
+        self._check_process()
+        if self._read_only:
+            raise StoreUnavailable(f"the store at {self._path.parent} was opened read-only: open it for writing")
+        with self._writing:
+            while True:
+                try:
+                    with lmdb_errors(self._path, passing=lmdb.MapFullError):
+                        return self._write_once(change)
+                except lmdb.MapFullError:
+                    self._resize(2 * self._env.info()["map_size"])
+
+    def _write_once(self, change: Callable[[Snapshot], T]) -> T:
+        leave = self._gate.enter()
+        try:
+            self._env.reader_check()
+            txn = self._env.begin(write=True, buffers=True)
+        except BaseException:
+            leave()
+            raise
+        snapshot = Snapshot(txn, self._tables, leave)
+        try:
+            result = change(snapshot)
+            txn.commit()
+            return result
+        finally:
+            snapshot.close()
+
+    def _resize(self, map_size: int) -> None:
+        with self._gate.alone(), lmdb_errors(self._path):
+            self._env.set_mapsize(map_size)
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            raise StoreUnavailable("the store was opened before a fork: open it again in this process", pid=self._pid)
+
+    def close(self) -> None:
+        """Wait for open transactions, then close. Closing again does nothing.
+
+        Raises:
+            StoreUnavailable: transactions stay open.
+        """
+        with self._gate.alone(close=True):
+            self._env.close()
+
+
+@contextlib.contextmanager
+def lmdb_errors(path: Path, *, passing: type[lmdb.Error] | tuple[()] = ()) -> Iterator[None]:
+    """Raise LMDB's and the system's errors as this package's; `passing` goes through as it is."""
+    try:
+        yield
+    except passing:
+        raise
+    except (lmdb.Error, OSError) as error:
+        raise _translated(error, path) from error
+
+
+def _translated(error: lmdb.Error | OSError, path: Path) -> Exception:
+    code = error.errno if isinstance(error, OSError) else error.code
+    ids: dict[str, object] = {"path": str(path)}
+    if code in _NO_ROOM or (code == errno.EIO and _no_room(path)):
+        return StoreFull(f"no space left to write {path}: free some; what was committed before stays readable", **ids)
+    if "already open in this process" in str(error):
+        return StoreLocked(f"{path} is open in this process (pid {os.getpid()}) already", pid=os.getpid(), **ids)
+    if isinstance(error, lmdb.VersionMismatchError):
+        return UnsupportedFormat(f"{path} was made by another LMDB ({error}): use the version that made it", **ids)
+    if isinstance(error, _DAMAGED):
+        return CorruptRecord(f"the database in {path} is damaged ({error}): restore it or ingest again", **ids)
+    return StoreUnavailable(f"{path} cannot be used ({error}): check that it exists and may be written", **ids)
+
+
+def _no_room(path: Path) -> bool:
+    """Whether a short write (LMDB calls it an input/output error) was one for want of space."""
+    with contextlib.suppress(OSError):
+        room, limit = os.statvfs(path), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+        at_limit = limit != resource.RLIM_INFINITY and (path / "data.mdb").stat().st_size >= limit
+        return at_limit or room.f_bavail * room.f_frsize < 16 << 20
+    return False

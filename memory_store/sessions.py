@@ -1,0 +1,72 @@
+"""Text turns of follow-up sessions, kept until they expire."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import struct
+
+from memory_store.blobs import Snapshot
+from memory_store.errors import InvalidRecord
+from memory_store.values import seal, unseal
+
+_EXPIRY = struct.Struct("<d")
+_EXPIRY_KEY = struct.Struct(">Q")
+_MAX_ID_BYTES = 400
+
+
+def check_session(session_id: str, expires_s: float) -> None:
+    """Raises: InvalidRecord."""
+    if not 0 < len(session_id.encode()) <= _MAX_ID_BYTES:
+        raise InvalidRecord(f"a session id must have 1 to {_MAX_ID_BYTES} bytes", session_id=session_id)
+    if math.isnan(expires_s):
+        raise InvalidRecord(f"session {session_id!r} expires at NaN: give a time in seconds", session_id=session_id)
+
+
+def put_turns(snapshot: Snapshot, session_id: str, payload: bytes, expires_s: float, now_s: float) -> None:
+    """Store the session's turns in place of earlier ones, and drop every session that has expired by `now_s`."""
+    remove_turns(snapshot, session_id)
+    keys = (key for key, _ in snapshot.scan("turns", b"e"))
+    for key in list(itertools.takewhile(lambda key: key < b"e" + _sortable(now_s), keys)):
+        snapshot.delete("turns", key)
+        snapshot.delete("turns", b"s" + key[1 + _EXPIRY_KEY.size :])
+    key = b"s" + session_id.encode()
+    snapshot.put("turns", key, seal(b"TURN", key, _EXPIRY.pack(expires_s) + payload))
+    snapshot.put("turns", _expiry_key(session_id, expires_s), b"")
+
+
+def get_turns(snapshot: Snapshot, session_id: str, now_s: float) -> bytes | None:
+    found = _stored(snapshot, session_id)
+    return None if found is None or found[0] <= now_s else found[1]
+
+
+def remove_turns(snapshot: Snapshot, session_id: str) -> None:
+    found = _stored(snapshot, session_id)
+    if found:
+        snapshot.delete("turns", _expiry_key(session_id, found[0]))
+        snapshot.delete("turns", b"s" + session_id.encode())
+
+
+def remove_turns_of_stream(snapshot: Snapshot, stream_id: str) -> None:
+    """Drop the sessions named `stream_id/...`; a '/' cannot be part of a stream's name."""
+    prefix = b"s" + stream_id.encode() + b"/"
+    for key in [key for key, _ in snapshot.scan("turns", prefix)]:
+        remove_turns(snapshot, key[1:].decode())
+
+
+def _stored(snapshot: Snapshot, session_id: str) -> tuple[float, bytes] | None:
+    key = b"s" + session_id.encode()
+    value = snapshot.get("turns", key)
+    if value is None:
+        return None
+    payload = unseal(b"TURN", key, value)
+    return _EXPIRY.unpack_from(payload)[0], bytes(payload[_EXPIRY.size :])
+
+
+def _sortable(time_s: float) -> bytes:
+    """Milliseconds, big-endian, so that keys sort by time."""
+    return _EXPIRY_KEY.pack(int(min(max(time_s, 0.0), 2.0**53) * 1000))
+
+
+def _expiry_key(session_id: str, expires_s: float) -> bytes:
+    return b"e" + _sortable(expires_s) + session_id.encode()

@@ -1,0 +1,265 @@
+"""The store: streams with their blocks, summaries and states on disk, searched and read back verified.
+
+    create_stream -> commit, commit, ... -> search -> reader -> KV
+                     one durable transaction each      short, zero-copy
+
+`Store` is the face of a data folder. A folder has one shard now, and `Store._shard` is where a stream would be assigned
+to one of several.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+
+from memory_store import catalog, committing, folder, lookup, sessions
+from memory_store.blobs import Blobs, Snapshot
+from memory_store.fetch import BlockReader
+from memory_store.index import Indexes, check_queries
+from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.values import unseal
+
+#: Address space, not disk: the file grows as it is written, and the map doubles when this is not enough.
+MAP_SIZE = 64 << 30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shard:
+    """One LMDB environment and the indexes derived from it."""
+
+    blobs: Blobs
+    indexes: Indexes
+
+
+class Store:
+    """Thread-safe. One process writes a folder; others may read it (`read_only=True`). Close it or use `with`."""
+
+    def __init__(self, shard: _Shard, lock: folder.WriterLock | None, clock: Callable[[], float]) -> None:
+        self._only_shard = shard
+        self._lock = lock
+        self._clock = clock
+        self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
+
+    @classmethod
+    def open(
+        cls,
+        path: str | Path,
+        *,
+        read_only: bool = False,
+        map_size: int = MAP_SIZE,
+        clock: Callable[[], float] = time.time,
+    ) -> Store:
+        """Open the data folder, making it when writing.
+
+        Args:
+            read_only: take no lock; another process may write meanwhile.
+            map_size: bytes of address space to begin with.
+            clock: Unix time, by which expired sessions are swept.
+
+        Raises:
+            StoreLocked: another process writes it (the message names its pid), or this one has it open.
+            UnsupportedFormat: made by a newer version.
+            StoreUnavailable: missing, or may not be read or written. CorruptRecord: it is damaged.
+        """
+        path = Path(path).absolute()
+        place = folder.prepare(path, read_only=read_only)
+        lock = None if read_only else folder.WriterLock(place)
+        try:
+            blobs = Blobs(place, read_only=read_only, map_size=map_size)
+            if not read_only:
+                folder.write_manifest(path)
+        except BaseException:
+            if lock:
+                lock.close()
+            raise
+        return cls(_Shard(blobs=blobs, indexes=Indexes()), lock, clock)
+
+    def create_stream(self, record: StreamRecord) -> StreamRecord:
+        """The stored record: `record` itself, or the one there is with equal fingerprint and settings.
+
+        Raises:
+            StreamExists: naming the immutable fields that differ. InvalidRecord: settings that are not JSON.
+        """
+        plain = catalog.plain_record(record)
+
+        def create(snapshot: Snapshot) -> StreamRecord:
+            entry = catalog.find_entry(snapshot, plain.stream_id) or catalog.add_entry(snapshot, plain)
+            committing.check_same_stream(plain, entry.record)
+            return entry.record
+
+        return self._shard(record.stream_id).blobs.write(create)
+
+    def get_stream(self, stream_id: str) -> StreamRecord:
+        """Raises: StreamNotFound."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            return catalog.get_entry(snapshot, stream_id).record
+
+    def list_streams(self) -> list[StreamRecord]:
+        """All streams in order of stream_id."""
+        with self._only_shard.blobs.read() as snapshot:
+            return [entry.record for entry in catalog.all_entries(snapshot)]
+
+    def delete_stream(self, stream_id: str) -> None:
+        """Delete the stream with its blocks, summaries, thumbnails, state, index and the sessions `stream_id/...`.
+
+        Raises:
+            StreamNotFound
+        """
+        shard = self._shard(stream_id)
+
+        def delete(snapshot: Snapshot) -> int:
+            entry = catalog.get_entry(snapshot, stream_id)
+            catalog.remove_entry(snapshot, entry)
+            sessions.remove_turns_of_stream(snapshot, stream_id)
+            return entry.number
+
+        shard.indexes.drop(shard.blobs.write(delete))
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        """Write all blocks, summaries, thumbnails and states in one transaction; durable on return.
+
+        A block that is stored already is left as it is when its tokens agree, so a commit may be repeated.
+
+        Raises:
+            StreamNotFound; EpochFenced: from an earlier owner of the stream; BlockConflict: stored with other tokens;
+            InvalidRecord: a gap in block numbers, a state that counts other blocks than there are, blocks unlike the
+            stream's others or going back in time; StoreFull. Nothing is written then.
+        """
+
+        def apply(snapshot: Snapshot) -> None:
+            for commit in commits:
+                committing.apply_commit(snapshot, commit)
+
+        if commits:
+            self._only_shard.blobs.write(apply)
+
+    def load_state(self, stream_id: str) -> StreamState | None:
+        """The state last committed. Raises: StreamNotFound, CorruptRecord."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            return committing.get_state(snapshot, catalog.get_entry(snapshot, stream_id))
+
+    def stats(self, stream_id: str) -> StreamStats:
+        """Totals of the committed blocks; `num_bytes` counts all that is stored of them. Raises: StreamNotFound."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            head = catalog.get_head(snapshot, catalog.get_entry(snapshot, stream_id))
+            return head.stats if head else StreamStats(num_blocks=0, num_tokens=0, num_bytes=0)
+
+    def times(self, stream_id: str) -> Array:
+        """float64 [N, 2]: first and last time of each block, seconds. Raises: StreamNotFound, CorruptRecord."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            entry = catalog.get_entry(snapshot, stream_id)
+            count = catalog.num_blocks(catalog.get_head(snapshot, entry))
+            totals = (catalog.block_totals(snapshot, entry, block_idx) for block_idx in range(count))
+            return np.array([(block.start_s, block.end_s) for block in totals], np.float64).reshape(count, 2)
+
+    def blocks_in(self, stream_id: str, time_range: TimeRange) -> range:
+        """Numbers of the blocks that overlap the range. Raises: StreamNotFound, CorruptRecord."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            entry = catalog.get_entry(snapshot, stream_id)
+            count = catalog.num_blocks(catalog.get_head(snapshot, entry))
+            return catalog.overlapping(snapshot, entry, count, time_range)
+
+    def read_tokens(self, stream_id: str, block_idxs: Sequence[int]) -> list[Array]:
+        """Tokens [B] of TOKEN_DTYPE of each block, verified. Raises: StreamNotFound, BlockNotFound, CorruptRecord."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            entry, checked = lookup.checked_blocks(snapshot, stream_id, block_idxs)
+            return [lookup.block_header(snapshot, entry, block_idx)[0].tokens for block_idx in checked]
+
+    def read_thumbnails(self, stream_id: str, block_idxs: Sequence[int]) -> list[bytes | None]:
+        """The JPEG of each block, None where it has none. Raises: StreamNotFound, BlockNotFound, CorruptRecord."""
+        with self._shard(stream_id).blobs.read() as snapshot:
+            entry, checked = lookup.checked_blocks(snapshot, stream_id, block_idxs)
+            keys = [entry.block_key(block_idx) for block_idx in checked]
+            found = [(key, snapshot.get("thumbnails", key)) for key in keys]
+            return [None if value is None else bytes(unseal(b"THUM", key, value)) for key, value in found]
+
+    def reader(self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str, threads: int = 1) -> BlockReader:
+        """Open blocks for reading, in the order given. Their headers are verified here, their KV as it is read.
+
+        Args:
+            fingerprint: of the model the KV is for.
+            threads: how many the reader's `read` may use.
+
+        Raises:
+            StreamNotFound, BlockNotFound, FingerprintMismatch, CorruptRecord, StoreUnavailable.
+        """
+        snapshot = self._shard(stream_id).blobs.snapshot()
+        try:
+            reader = lookup.open_reader(snapshot, stream_id, block_idxs, fingerprint, threads)
+        except BaseException:
+            snapshot.close()
+            raise
+        self._readers.add(reader)
+        return reader
+
+    def search(
+        self, stream_id: str, queries: Array, *, limit: int, blocks: range, per_head: bool = False
+    ) -> list[list[Hit]]:
+        """The `limit` best of `blocks` (all there are, when fewer), best first, ties by lower block_idx.
+
+        A block's score is the greatest, over its V vectors, of the mean over heads of the cosine between the query's
+        head and the vector's. A zero vector scores 0.
+
+        Args:
+            queries: [S, H, D], finite.
+            blocks: consecutive block numbers; those the stream lacks are left out.
+            per_head: rank by the cosine of each head alone.
+
+        Returns:
+            One list per summarised layer; `per_head`: one per (layer, head), row-major.
+
+        Raises:
+            StreamNotFound, CorruptRecord; InvalidRecord: queries of another shape, or not finite.
+        """
+        shard = self._shard(stream_id)
+        with shard.blobs.read() as snapshot:
+            entry = catalog.get_entry(snapshot, stream_id)
+            head = catalog.get_head(snapshot, entry)
+            shape = head.summary_shape if head else None
+            check_queries(queries, shape and (shape[0], shape[2], shape[3]), limit, blocks)
+            if head is None:
+                return [[] for _ in range(len(queries) * (queries.shape[1] if per_head else 1))]
+            index = lookup.loaded_index(shard.indexes, snapshot, entry, head)
+        start = max(blocks.start, 0)
+        clipped = range(start, max(start, min(blocks.stop, head.stats.num_blocks)))
+        return index.search(queries, limit=limit, blocks=clipped, per_head=per_head)
+
+    def put_turns(self, session_id: str, payload: bytes, expires_s: float) -> None:
+        """Keep a session's turns until `expires_s` (Unix time); sessions that have expired are swept.
+
+        Raises:
+            InvalidRecord: an id of no or more than 400 bytes. StoreFull.
+        """
+        sessions.check_session(session_id, expires_s)
+        self._shard(session_id).blobs.write(
+            lambda snapshot: sessions.put_turns(snapshot, session_id, payload, expires_s, self._clock())
+        )
+
+    def get_turns(self, session_id: str, now_s: float) -> bytes | None:
+        """The session's turns, None when there are none or they have expired by `now_s`. Raises: CorruptRecord."""
+        with self._shard(session_id).blobs.read() as snapshot:
+            return sessions.get_turns(snapshot, session_id, now_s)
+
+    def close(self) -> None:
+        """Close open readers, wait for calls under way, and give the folder up. Closing again does nothing."""
+        for reader in list(self._readers):
+            reader.close()
+        self._only_shard.blobs.close()
+        if self._lock:
+            self._lock.close()
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def _shard(self, _name: str) -> _Shard:
+        """The shard that keeps the stream or session of that name."""
+        return self._only_shard
