@@ -1,7 +1,7 @@
 """What a question is answered from: a preallocated KV cache that stored blocks are brought into and rotated in place.
 
-    columns   0 .. p | retrieved blocks | window | tail | newline, question, answer ...
-              prefix |  ... in temporal order ...       | written by the ordinary model
+columns   0 .. p | retrieved blocks | window | tail | newline, question, answer ...
+          prefix |  ... in temporal order ...       | written by the ordinary model
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Context:
 
     def as_cache(self) -> Cache:
         """A transformers cache over the same memory: what the model appends lands in the free columns."""
-        return Cache(layers=[_Layer(keys, values, self.length) for keys, values in zip(self.keys, self.values, strict=True)])
+        return Cache(
+            layers=[_Layer(keys, values, self.length) for keys, values in zip(self.keys, self.values, strict=True)]
+        )
 
 
 class _Layer(CacheLayerMixin):

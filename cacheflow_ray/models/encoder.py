@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import AttentionInterface
 
@@ -167,7 +167,9 @@ def _attend(
         q, k, v = (tensor[0, :, part.start : part.stop] for tensor in (query, key, value))
         part.kv[layer_idx, 0], part.kv[layer_idx, 1] = k, v
         if layer_idx < len(part.kv) - 1:
-            outputs.append(_attend_text(call, q, k, v) if part.slot is None else _attend_window(part, layer_idx, q, k, v))
+            outputs.append(
+                _attend_text(call, q, k, v) if part.slot is None else _attend_window(part, layer_idx, q, k, v)
+            )
     if not outputs:  # the last layer: only its keys, values and queries are wanted
         return query.new_zeros((1, query.shape[2], 1, 1)), None
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None  # [1, N, Hq, D]

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import queue
-import threading
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 import xxhash
 from torch import Tensor
-from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from cacheflow_ray.models.context import Context
 from cacheflow_ray.models.encoder import Encoder
 from cacheflow_ray.models.family import Loaded, Parts
+from cacheflow_ray.models.generation import Generation, TokenSink
 from cacheflow_ray.models.positions import Positions
 from cacheflow_ray.models.prompt import Prompt, Suffix
 from cacheflow_ray.models.rotary import Rotary
@@ -67,6 +63,11 @@ class VideoModel:
         return self._parts.default_block_size
 
     @property
+    def token_width(self) -> int:
+        """C * (1 + num_deepstack), channels of a token input."""
+        return int(self._parts.text_model.config.hidden_size) * (1 + self.vision.num_deepstack)
+
+    @property
     def num_after_video(self) -> int:
         """Inputs between the last frame and the question that are no token ids."""
         return len(self._parts.after_video)
@@ -106,36 +107,21 @@ class VideoModel:
         context.append(self.prefix.kv, torch.arange(self.prefix.length)[None])
         return context
 
-    def generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int) -> Iterator[str]:
-        """Answer greedily from a filled context; text comes out piece by piece.
-
-        The model's own `generate()` runs in a thread; dropping the iterator stops it within one step.
+    def generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int) -> Generation:
+        """Answer greedily from a filled context, with the model's own `generate()`; begins when iterated.
 
         Args:
-            context: filled; columns for the newline, the question and the answer are free.
+            context: filled; columns for what follows the video, the question and the answer are free.
             suffix: everything after the video.
             start: position of the first token after the video.
             max_new_tokens: stop here at the latest.
         """
-        pieces = _Pieces(self._loaded.tokenizer)
-        thread = threading.Thread(
-            target=self._run, args=(context, suffix, start, max_new_tokens, pieces), name="generate", daemon=True
+        return Generation(
+            self._loaded.tokenizer, lambda sink: self._generate(context, suffix, start, max_new_tokens, sink)
         )
-        thread.start()
-        try:
-            yield from pieces
-        finally:
-            pieces.stop()
-            thread.join()
-
-    def _run(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, pieces: _Pieces) -> None:
-        try:
-            self._generate(context, suffix, start, max_new_tokens, pieces)
-        except BaseException as error:  # handed to the thread that iterates
-            pieces.fail(error)
 
     @torch.no_grad()
-    def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, pieces: _Pieces) -> None:
+    def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, sink: TokenSink) -> None:
         axes = self._parts.positions(None).num_axes
         cache = context.as_cache()
         after = self._parts.after_video
@@ -153,68 +139,14 @@ class VideoModel:
             position_ids=_text_positions(start, ids.shape[1], axes, self.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            streamer=pieces,
-            stopping_criteria=[pieces.stopping],
+            streamer=sink,
+            stopping_criteria=[sink.stopping],
         )
 
 
 def _text_positions(start: int, length: int, num_axes: int, device: torch.device) -> Tensor:
     row = torch.arange(start, start + length, device=device)[None]
     return row if num_axes == 1 else row.expand(num_axes, 1, -1)
-
-
-class _Pieces(BaseStreamer):
-    """Receives generated ids in one thread, gives text pieces in another."""
-
-    def __init__(self, tokenizer: Any) -> None:
-        self._tokenizer = tokenizer
-        self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        self._prompt_seen = False
-        self._stopped = threading.Event()
-        self.stopping = _StopWhen(self._stopped)
-        self.num_tokens = 0
-
-    def put(self, value: Tensor) -> None:
-        if self._prompt_seen:
-            for token in value.flatten().tolist():
-                self._queue.put(token)
-        self._prompt_seen = True  # the first call carries the prompt
-
-    def end(self) -> None:
-        self._queue.put(None)
-
-    def fail(self, error: BaseException) -> None:
-        self._queue.put(error)
-
-    def stop(self) -> None:
-        self._stopped.set()
-
-    def __iter__(self) -> Iterator[str]:
-        """Text as it grows; bytes of a character still incomplete are held back. Ids count in `num_tokens`."""
-        ids: list[int] = []
-        given = ""
-        while True:
-            item = self._queue.get()
-            if isinstance(item, BaseException):
-                raise item
-            if item is not None:
-                ids.append(item)
-                self.num_tokens = len(ids)
-            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-            if item is None or not text.endswith("\ufffd"):
-                if text != given:
-                    yield text[len(given) :]
-                given = text
-            if item is None:
-                return
-
-
-class _StopWhen(StoppingCriteria):
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self._event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
 def _fingerprint(loaded: Loaded, parts: Parts, prompt: Prompt) -> str:

@@ -56,7 +56,7 @@ class Prompt:
         """
         asked = turns[-1].question.strip()
         if not asked:
-            raise EmptyQuestion("the question is empty: ask something, for example \"what is on the table?\"")
+            raise EmptyQuestion('the question is empty: ask something, for example "what is on the table?"')
         text = self._split(turns)[1]
         start = text.rindex(asked)
         encoded = self._tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)

@@ -1,0 +1,5 @@
+"""`python -m cacheflow_ray.cli`."""
+
+from cacheflow_ray.cli import main
+
+main()

@@ -1,0 +1,170 @@
+"""`cacheflow ingest`: watch videos and remember them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cacheflow_ray.cli.failures import Interrupted
+from cacheflow_ray.cli.memory import open_memory
+from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels, stream_name
+from cacheflow_ray.cli.output import Output, plural, size
+from cacheflow_ray.cli.progress import ProgressView
+from cacheflow_ray.errors import InvalidConfig, UsageError
+
+if TYPE_CHECKING:
+    from cacheflow_ray.config import StreamSettings
+    from cacheflow_ray.engine import IngestReport, VideoMemory
+
+EPILOG = """Examples:
+
+$ cacheflow ingest holiday.mp4
+
+$ cacheflow ingest cam1.mkv cam2.mkv --fps 0.5 --data /archive
+
+$ cacheflow ingest frames/ --stream door --label room=3
+
+After Ctrl-C or a crash, the same command again goes on where the stream stopped."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Encoding:
+    """Settings of a new stream; what is not given is the default, or what the stream was created with."""
+
+    fps: Annotated[
+        str | None, typer.Option("--fps", metavar="RATE", help="Frames taken per second, or 'all'. Default: 1.")
+    ] = None
+    tau: Annotated[
+        float | None,
+        typer.Option("--tau", help="Keep a patch whose similarity is below this; above 1 keeps all. Default: 0.5."),
+    ] = None
+    reference: Annotated[
+        str | None,
+        typer.Option("--reference", metavar="KIND", help="Compare patches with: previous, last_kept."),
+    ] = None
+    adaptive: Annotated[bool, typer.Option("--adaptive", help="Choose tau per frame, near --tau.")] = False
+    pixel_gate: Annotated[
+        float | None,
+        typer.Option(
+            "--pixel-gate", metavar="X", help="Skip frames in which nothing moved by X (0 to 255). Default: off."
+        ),
+    ] = None
+    summary: Annotated[
+        str | None, typer.Option("--summary", metavar="NAME", help="Key summary of a block. Default: mean.")
+    ] = None
+    block_size: Annotated[
+        int | None, typer.Option("--block-size", metavar="B", help="Tokens per block. Default: the model's.")
+    ] = None
+    window: Annotated[
+        int | None, typer.Option("--window", metavar="W", help="Blocks a token looks back on. Default: the model's.")
+    ] = None
+
+    def settings(self) -> StreamSettings | None:
+        """None when nothing was given. Raises InvalidConfig."""
+        from cacheflow_ray.config import StreamSettings
+
+        given: dict[str, Any] = {
+            "tau": self.tau,
+            "reference": self.reference,
+            "adaptive": self.adaptive or None,
+            "pixel_gate": self.pixel_gate,
+            "summary": self.summary,
+            "block_size": self.block_size,
+            "window_blocks": self.window,
+        }
+        given = {key: value for key, value in given.items() if value is not None}
+        if self.fps is not None:
+            given["fps"] = _frame_rate(self.fps)
+        return StreamSettings.model_validate(given) if given else None
+
+
+def register(app: typer.Typer) -> None:
+    app.command("ingest", help="Watch videos and remember them.", epilog=EPILOG)(flattened(ingest))
+
+
+def ingest(
+    sources: Annotated[list[str], typer.Argument(metavar="SOURCE", help="Video files, folders of images, or URLs.")],
+    place: Place,
+    model: ModelChoice,
+    encoding: Encoding,
+    stream: Annotated[
+        str | None, typer.Option("--stream", metavar="NAME", help="Name of the stream. Default: the file's name.")
+    ] = None,
+    label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Attach a label.")] = None,
+    as_json: Json = False,
+) -> None:
+    names = stream_names(sources, stream)
+    labels = parse_labels(label or [])
+    settings = encoding.settings()
+    output = Output(as_json=as_json)
+    with open_memory(place, model) as memory:
+        reports = watch(memory, list(zip(sources, names, strict=True)), settings=settings, labels=labels)
+    for report in reports:
+        tell(report, output)
+    output.result({"streams": reports})
+
+
+def watch(
+    memory: VideoMemory,
+    jobs: Sequence[tuple[str, str]],
+    *,
+    settings: StreamSettings | None = None,
+    labels: dict[str, str] | None = None,
+) -> list[IngestReport]:
+    """Ingest (source, stream) pairs all at once, with progress. Raises Interrupted on Ctrl-C."""
+    from cacheflow_ray.engine import IngestJob
+
+    try:
+        with ProgressView() as progress:
+            return memory.ingest_many(
+                [IngestJob(source=source, stream=name) for source, name in jobs],
+                settings=settings,
+                labels=labels or {},
+                progress=progress,
+            )
+    except KeyboardInterrupt:
+        names = ", ".join(repr(name) for _, name in jobs)
+        raise Interrupted(f"interrupted: {names} can be resumed, run the same command again") from None
+
+
+def stream_names(sources: Sequence[str], stream: str | None) -> list[str]:
+    """One name for each source. Raises UsageError when two sources would share one."""
+    if stream is not None and len(sources) > 1:
+        raise UsageError("--stream names one stream, so it takes one SOURCE: leave it out to name each after its file")
+    names = [stream] if stream is not None else [stream_name(source) for source in sources]
+    doubled = sorted({name for name in names if names.count(name) > 1})
+    if doubled:
+        raise UsageError(
+            f"two sources would both be stream {doubled[0]!r}: ingest them one by one with --stream", stream=doubled[0]
+        )
+    return names
+
+
+def tell(report: IngestReport, output: Output) -> None:
+    """One line about what became of a source."""
+    if report.already_complete:
+        output.say(f"{report.stream}: complete already, {plural(report.blocks, 'block')}")
+    else:
+        speed = f"{report.frames / report.elapsed_s:.1f} frames/s, " if report.elapsed_s > 0 else ""
+        resumed = f", resumed at frame {report.resumed_from_seq}" if report.resumed_from_seq else ""
+        output.say(
+            f"{report.stream}: {plural(report.frames, 'frame')}, {speed}{100 * report.keep_rate:.1f} % of tokens kept, "
+            f"{plural(report.blocks, 'block')}, {size(report.num_bytes)}{resumed}"
+        )
+    if report.warning:
+        output.warn(f"{report.stream}: {report.warning}")
+
+
+def _frame_rate(text: str) -> float | None:
+    """Raises InvalidConfig."""
+    if text == "all":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise InvalidConfig(
+            f"fps: {text!r} is not allowed; allowed: above 0 and up to 1000, or all", key="fps"
+        ) from None

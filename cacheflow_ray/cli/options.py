@@ -1,0 +1,169 @@
+"""Options that several commands share, and how a command takes them: as one dataclass each."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from cacheflow_ray.errors import InvalidConfig, UsageError
+
+if TYPE_CHECKING:
+    from cacheflow_ray.config import Defaults, ModelOptions
+    from cacheflow_ray.types import TimeRange
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object, last, on stdout; messages go to stderr.")]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Which store a command works on."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option("--data", metavar="DIR", help="Folder of the store. Default: ./cacheflow-data."),
+    ] = None
+
+    def folder(self, defaults: Defaults) -> Path:
+        return self.data if self.data is not None else defaults.data
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelChoice:
+    """Which model a command runs, and how."""
+
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="M",
+            rich_help_panel="Model",
+            help="Local folder, Hugging Face name, or random:<preset> for random weights.",
+        ),
+    ] = None
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device", metavar="DEV", rich_help_panel="Model", help="auto, cpu, mps, cuda or cuda:N. Default: auto."
+        ),
+    ] = None
+    dtype: Annotated[
+        str | None,
+        typer.Option(
+            "--dtype",
+            metavar="TYPE",
+            rich_help_panel="Model",
+            help="auto, float32, bfloat16 or float16. Default: auto.",
+        ),
+    ] = None
+    attention: Annotated[
+        str | None,
+        typer.Option("--attention", metavar="KIND", rich_help_panel="Model", help="sdpa or eager. Default: sdpa."),
+    ] = None
+
+    def name(self, defaults: Defaults) -> str:
+        return self.model if self.model is not None else defaults.model
+
+    def options(self, defaults: Defaults) -> ModelOptions:
+        """Raises InvalidConfig."""
+        from cacheflow_ray.config import ModelOptions
+
+        given = {"device": self.device, "dtype": self.dtype, "attention": self.attention}
+        return ModelOptions.model_validate(
+            {key: getattr(defaults, key) if value is None else value for key, value in given.items()}
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Span:
+    """A part of a stream's time."""
+
+    start: Annotated[
+        str | None, typer.Option("--from", metavar="TIME", help="Look only from here on: seconds, M:SS or H:MM:SS.")
+    ] = None
+    end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Look only up to here.")] = None
+
+    def time_range(self) -> TimeRange | None:
+        """Raises InvalidConfig for what is no time; InvalidRecord for a range that ends before it starts."""
+        from cacheflow_ray.types import TimeRange
+
+        if self.start is None and self.end is None:
+            return None
+        return TimeRange(
+            start_s=-math.inf if self.start is None else parse_time(self.start, "--from"),
+            end_s=math.inf if self.end is None else parse_time(self.end, "--to"),
+        )
+
+
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
+    """`command` with every parameter that is one of our dataclasses spelled out, field by field, for typer to see."""
+    hints = get_type_hints(command, include_extras=True)
+    packs = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    parameters: list[inspect.Parameter] = []
+    for name, parameter in inspect.signature(command).parameters.items():
+        pack = packs.get(name)
+        parameters += _field_parameters(pack) if pack else [_keyword(name, parameter.default, hints[name])]
+
+    @functools.wraps(command)
+    def flat(**values: Any) -> None:
+        packed = {
+            name: pack(**{field.name: values.pop(field.name) for field in dataclasses.fields(pack)})
+            for name, pack in packs.items()
+        }
+        command(**packed, **values)
+
+    del flat.__wrapped__  # type: ignore[attr-defined]  # or typer would look through it
+    flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return flat
+
+
+def _field_parameters(pack: Any) -> list[inspect.Parameter]:
+    hints = get_type_hints(pack, include_extras=True)
+    return [_keyword(field.name, field.default, hints[field.name]) for field in dataclasses.fields(pack)]
+
+
+def _keyword(name: str, default: Any, annotation: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+def parse_time(text: str, option: str) -> float:
+    """Seconds of '90', '90.5', '1:30' or '0:01:30'. Raises InvalidConfig naming the option."""
+    if not re.fullmatch(r"(\d+:){0,2}\d+(\.\d+)?", text):
+        raise InvalidConfig(f"{option}: {text!r} is not a time; allowed: seconds, M:SS or H:MM:SS", key=option)
+    seconds = 0.0
+    for part in text.split(":"):
+        seconds = seconds * 60 + float(part)
+    return seconds
+
+
+def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
+    """{'room': '3'} of ['room=3']. Raises InvalidConfig."""
+    labels: dict[str, str] = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise InvalidConfig(f"--label: {pair!r} is not allowed; allowed: NAME=VALUE", key="--label")
+        labels[name.strip()] = value
+    return labels
+
+
+def stream_name(source: str) -> str:
+    """The name a stream gets from its source: the file's stem, with what a name may not hold turned into '-'.
+
+    Raises:
+        UsageError: nothing usable is left.
+    """
+    stem = Path(source.split("?")[0].rstrip("/")).stem or Path(source).resolve().stem
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:128]
+    if not name:
+        raise UsageError(f"no stream name can be made from {source!r}: give one with --stream", source=source)
+    return name

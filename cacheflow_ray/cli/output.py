@@ -1,0 +1,132 @@
+"""What a command prints: people read text, programs read one JSON object.
+
+stdout   the result: text as it comes, or with --json exactly one JSON object, last
+stderr   progress, notes and errors
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Output:
+    """Where a command's words go.
+
+    Args:
+        as_json: keep stdout for the one object given to `result`; text for people goes to stderr or nowhere.
+    """
+
+    as_json: bool
+
+    def say(self, text: str = "", style: str | None = None) -> None:
+        """A line of the result for people; with --json nothing."""
+        if not self.as_json:
+            _console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+
+    def piece(self, text: str) -> None:
+        """A piece of a line, shown at once; with --json nothing."""
+        if not self.as_json:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+    def table(self, headings: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
+        """Rows under headings (heading -> 'left' or 'right'); with --json nothing."""
+        if self.as_json:
+            return
+        table = Table(box=None, pad_edge=False, show_edge=False)
+        for heading, side in headings.items():
+            right = side == "right"
+            table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        _console().print(table)
+
+    def note(self, text: str) -> None:
+        """A message beside the result, on stderr."""
+        err_console().print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        err_console().print(f"warning: {text}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+    def error(self, text: str) -> None:
+        err_console().print(f"error: {text}", style="red", markup=False, highlight=False, soft_wrap=True)
+
+    def result(self, value: Any) -> None:
+        """The object --json promises; without --json nothing."""
+        if self.as_json:
+            sys.stdout.write(json.dumps(to_json(value), ensure_ascii=False, allow_nan=False) + "\n")
+            sys.stdout.flush()
+
+
+def to_json(value: Any) -> Any:
+    """Dataclasses, sections, paths and numpy scalars as JSON values; what JSON cannot say (NaN, infinity) is null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if hasattr(value, "keep_rate"):
+            fields["keep_rate"] = value.keep_rate
+        return to_json(fields)
+    if hasattr(value, "model_dump"):
+        return to_json(value.model_dump())
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | range):
+        return [to_json(item) for item in value]
+    if hasattr(value, "item") and not isinstance(value, str):
+        return to_json(value.item())
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value) if isinstance(value, Path) else repr(value)
+
+
+def err_console() -> Console:
+    return Console(stderr=True)
+
+
+def _console() -> Console:
+    # A pipe has no width: a program that reads lines must not find them folded.
+    return Console() if sys.stdout.isatty() else Console(width=1000)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' own chatter off stderr; what the user set is left alone."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def clock(seconds: float | None) -> str:
+    """0:07, 12:34.5 or 1:02:03; '-' for None. Tenths only where they are not zero."""
+    if seconds is None or not math.isfinite(seconds):
+        return "-"
+    tenths = round(abs(seconds) * 10)
+    minutes, rest = divmod(tenths, 600)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{hours}:{minutes:02}:{rest // 10:02}" if hours else f"{minutes}:{rest // 10:02}"
+    return ("-" if seconds < 0 else "") + text + (f".{rest % 10}" if rest % 10 else "")
+
+
+def size(num_bytes: float) -> str:
+    """812 B, 3.4 MB: decimal units."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if num_bytes < 1000:
+            return f"{num_bytes:.0f} B" if unit == "B" else f"{num_bytes:.1f} {unit}"
+        num_bytes /= 1000
+    return f"{num_bytes:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

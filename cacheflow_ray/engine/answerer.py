@@ -1,0 +1,172 @@
+"""Questions: retrieve, rehydrate, generate. Stateless: everything it needs is in the store, nothing of it is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+
+from cacheflow_ray.config import AskOptions
+from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
+from cacheflow_ray.engine.rehydration import Plan, rehydrate
+from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
+from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, scope
+from cacheflow_ray.errors import QuestionTooLong
+from cacheflow_ray.models import Suffix, Turn, VideoModel
+from cacheflow_ray.models.generation import Generation
+from memory_store.records import Hit
+
+
+class Clock:
+    """Milliseconds per stage, one after the other."""
+
+    def __init__(self) -> None:
+        self._started = self._last = perf_counter()
+        self.laps: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """The time since the lap before belongs to `name`."""
+        now = perf_counter()
+        self.laps[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def mark(self, name: str) -> None:
+        """The time since the start, as `name`."""
+        self.laps[name] = (perf_counter() - self._started) * 1e3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """A question with its context in memory: all but the answer."""
+
+    generation: Generation
+    evidence: tuple[Evidence, ...]
+    usage: Usage
+    warnings: tuple[str, ...]
+    clock: Clock
+
+
+class Answer:
+    """An answer being made: iterate for pieces of text as they come; `result` finishes it and tells the rest.
+
+    Args:
+        prepared: by an `Answerer`.
+        remember: keeps the finished answer's text for follow-up questions; returns the session's id.
+    """
+
+    def __init__(self, prepared: Prepared, remember: Callable[[str], str | None]) -> None:
+        self._prepared, self._remember = prepared, remember
+        self._pieces = self._run()
+        self._text: list[str] = []
+        self._result: AnswerResult | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        return self._pieces
+
+    @property
+    def result(self) -> AnswerResult:
+        """The whole answer; generates what has not been iterated yet."""
+        for _ in self._pieces:
+            pass
+        if self._result is None:
+            prepared, text = self._prepared, "".join(self._text)
+            prepared.clock.mark("total")
+            self._result = AnswerResult(
+                text=text,
+                evidence=prepared.evidence,
+                session_id=self._remember(text),
+                usage=replace(prepared.usage, generated_tokens=prepared.generation.num_tokens),
+                timings=dict(prepared.clock.laps),
+                warnings=prepared.warnings,
+            )
+        return self._result
+
+    def _run(self) -> Iterator[str]:
+        for piece in self._prepared.generation:
+            if not self._text:
+                self._prepared.clock.mark("first_token")
+            self._text.append(piece)
+            yield piece
+        self._prepared.clock.lap("generate")
+
+
+class Answerer:
+    """Answers questions about streams of one store with one model. Safe to use from several threads."""
+
+    def __init__(self, backend: Backend) -> None:
+        self._backend = backend
+
+    def prepare(self, stream_id: str, turns: Sequence[Turn], options: AskOptions) -> Prepared:
+        """Retrieve and rehydrate for the last of `turns`; generation starts when its iteration does.
+
+        Raises:
+            StreamNotFound, FingerprintMismatch, BlockNotFound, CorruptRecord: from the store.
+            EmptyQuestion, QuestionTooLong, NothingToAnswer.
+        """
+        clock, backend = Clock(), self._backend
+        suffix = backend.model.prompt.suffix(turns)
+        opened = open_stream(backend, stream_id)
+        window = opened.spec.window_blocks if options.window_blocks is None else options.window_blocks
+        where = scope(backend.store, opened, options.time_range, window)
+        room = backend.model.num_after_video + len(suffix.ids) + options.max_new_tokens
+        budget = _affordable_blocks(backend.model, opened, where, suffix, room)
+        clock.lap("prepare")
+        hits = retrieve(backend, opened, suffix, where.candidates, options)
+        clock.lap("retrieve")
+        hits, held, warnings = _fit(hits, where.window, budget)
+        blocks = (*sorted(hit.block_idx for hit in hits), *held)
+        plan = Plan(blocks=blocks, num_window=len(held), with_tail=where.with_tail, room=room)
+        ready = rehydrate(backend, opened, plan)
+        clock.lap("rehydrate")
+        return Prepared(
+            generation=backend.model.generate(ready.context, suffix, ready.text_start, options.max_new_tokens),
+            evidence=evidence(hits, held, backend.store.times(stream_id)) if blocks else (),
+            usage=Usage(
+                context_tokens=ready.context.length,
+                retrieved_blocks=len(hits),
+                window_blocks=len(held),
+                tail_tokens=len(opened.state.tail) if where.with_tail else 0,
+                question_tokens=len(suffix.ids),
+                generated_tokens=0,
+                fetched_bytes=ready.fetched_bytes,
+            ),
+            warnings=warnings,
+            clock=clock,
+        )
+
+    def search(self, stream_id: str, text: str, options: AskOptions) -> tuple[Evidence, ...]:
+        """Moments that match a text, best first; nothing is generated. Raises as `prepare`."""
+        opened = open_stream(self._backend, stream_id)
+        suffix = self._backend.model.prompt.suffix([Turn(question=text)])
+        where = scope(self._backend.store, opened, options.time_range, window_blocks=0)
+        hits = retrieve(self._backend, opened, suffix, where.candidates, options)
+        return evidence(hits, range(0), self._backend.store.times(stream_id)) if hits else ()
+
+
+def _affordable_blocks(model: VideoModel, opened: OpenedStream, where: Scope, suffix: Suffix, room: int) -> int:
+    """How many blocks fit the context the model was trained on, beside everything that must be there.
+
+    Raises:
+        QuestionTooLong: not even one block (or the tail alone) does.
+    """
+    tail = len(opened.state.tail) if where.with_tail else 0
+    left = model.max_context - model.prefix.length - tail - room
+    if left < (0 if tail else opened.spec.block_size):
+        raise QuestionTooLong(
+            f"the question takes {len(suffix.ids)} tokens; with the answer's and the video's it does not fit the "
+            f"{model.max_context} tokens of model {model.name!r}: shorten the question, or lower --max-new-tokens",
+            tokens=len(suffix.ids),
+        )
+    return left // opened.spec.block_size
+
+
+def _fit(hits: list[Hit], window: range, budget: int) -> tuple[list[Hit], range, tuple[str, ...]]:
+    """Give up retrieved blocks, the least first, then the oldest of the window, until `budget` blocks are left."""
+    num_hits = min(len(hits), max(budget - len(window), 0))
+    held = window[max(0, len(window) + num_hits - budget) :]
+    warnings = [
+        f"{what}: {kept} blocks instead of {wanted}, for the model's context holds no more"
+        for what, kept, wanted in (("retrieved", num_hits, len(hits)), ("window", len(held), len(window)))
+        if kept < wanted
+    ]
+    return hits[:num_hits], held, tuple(warnings)

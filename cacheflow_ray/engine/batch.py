@@ -1,0 +1,73 @@
+"""The batched encode step: many streams, two model calls, one transaction.
+
+frames of all streams -> one padded vision batch -> each stream drops and packs
+-> ragged language-model calls, one block per stream and call -> store.commit of every stream at once
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from time import perf_counter
+
+from cacheflow_ray.engine.protocol import BlockStore
+from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.media import Frame
+from cacheflow_ray.models import VideoModel
+
+
+@dataclass(slots=True)
+class StageTimes:
+    """Seconds spent per stage since the start; `encode_frames` adds to it."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Count the time of a `with` block as stage `name`."""
+        start = perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = self.seconds.get(name, 0.0) + perf_counter() - start
+
+
+def encode_frames(
+    model: VideoModel, feeds: Mapping[StreamEncoder, Sequence[Frame]], times: StageTimes, *, last: bool = False
+) -> None:
+    """Take new frames of any number of streams as far as their outboxes; nothing is committed.
+
+    Args:
+        feeds: frames of each stream, in order.
+        times: gets `vision`, `drop_and_pack` and `language_model`.
+        last: these streams' sources have ended.
+
+    Raises:
+        InvalidFeatures: of one stream; units absorbed before it are in the streams' states.
+    """
+    with times.stage("drop_and_pack"):
+        units = [(stream, unit) for stream, frames in feeds.items() for unit in stream.take(frames, last=last)]
+    with times.stage("vision"):
+        seen = model.vision.encode([[f.image for f in unit.frames] for _, unit in units if not unit.still])
+    with times.stage("drop_and_pack"):
+        features = iter(seen)
+        for stream, unit in units:
+            stream.absorb(unit, None if unit.still else next(features))
+    encode_ready(model, list(feeds), times)
+
+
+def encode_ready(model: VideoModel, streams: Sequence[StreamEncoder], times: StageTimes) -> None:
+    """Run the language model over every full block of the streams, oldest first, all streams in each call."""
+    while segments := {stream: segment for stream in streams if (segment := stream.segment()) is not None}:
+        with times.stage("language_model"):
+            encoded = model.encoder.encode(list(segments.values()))
+        with times.stage("summarise"):
+            for stream, kv in zip(segments, encoded, strict=True):
+                stream.keep(kv)
+
+
+def commit(store: BlockStore, streams: Sequence[StreamEncoder], times: StageTimes) -> None:
+    """Make everything encoded so far durable, all streams in one transaction."""
+    with times.stage("store"):
+        store.commit([stream.commit() for stream in streams])

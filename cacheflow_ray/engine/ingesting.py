@@ -1,0 +1,200 @@
+"""Sources into memory: decode ahead, encode many streams per step, commit as blocks come, resume where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from time import perf_counter, time
+from typing import BinaryIO
+
+from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames, encode_ready
+from cacheflow_ray.engine.opened import Backend
+from cacheflow_ray.engine.reports import IngestProgress, IngestReport
+from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
+from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
+from memory_store.errors import StreamNotFound
+from memory_store.records import StreamRecord
+
+Source = str | Path | BinaryIO
+Watcher = Callable[[IngestProgress], None]
+
+#: Frames per step over all streams: enough for full vision batches, few enough for a lively progress line.
+STEP_FRAMES = 32
+
+#: Seconds of work a crash may cost beside what blocks already hold.
+COMMIT_INTERVAL_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestJob:
+    """One source for one stream.
+
+    Args:
+        source: file, folder of images, address, or open binary file.
+        stream: its name.
+        settings: None takes those of an existing stream, or the defaults.
+        labels: kept with a new stream.
+    """
+
+    source: Source
+    stream: str
+    settings: StreamSettings | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class _Feed:
+    """A job under way."""
+
+    job: IngestJob
+    source: FrameSource
+    frames: Iterator[Frame]
+    encoder: StreamEncoder
+    started: float
+    first_seq: int
+    ended: bool = False
+
+
+def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | None = None) -> list[IngestReport]:
+    """Ingest sources into their streams, all at once, to the end of each.
+
+    Interrupted (an exception, Ctrl-C, a kill), it goes on from the last commit when called again; called again on what
+    is complete, it changes nothing.
+
+    Raises:
+        MediaError: a source of which nothing can be decoded.
+        SettingsMismatch, FingerprintMismatch: an existing stream was made otherwise.
+        InvalidFeatures, StoreError.
+    """
+    times, reports = StageTimes(), dict[str, IngestReport]()
+    with ExitStack() as stack:
+        feeds: list[_Feed] = []
+        for job in jobs:
+            feed = _open(backend, job, stack)
+            if feed.encoder.state.complete:
+                reports[job.stream] = _report(backend, feed, times, already=True)
+            else:
+                feeds.append(feed)
+        try:
+            _run(backend, feeds, times, watch)
+        except BaseException:
+            _save(backend, feeds, times)
+            raise
+        reports |= {feed.job.stream: _report(backend, feed, times) for feed in feeds}
+    return [reports[job.stream] for job in jobs]
+
+
+def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Feed:
+    settings = job.settings or StreamSettings()
+    try:
+        record = backend.store.get_stream(job.stream)
+        check_fingerprint(record, backend.model)
+        spec = StreamSpec.of(record)
+        if job.settings is None:
+            settings = StreamSettings(fps=spec.fps)
+    except StreamNotFound:
+        record, spec = None, None
+    source = stack.enter_context(open_source(job.source, fps=settings.fps))
+    wanted = StreamSpec.resolve(settings, backend.model, source.info.identity)
+    if spec is None:
+        spec = wanted
+        backend.store.create_stream(_record(backend, job, spec))
+    elif job.settings is None:
+        wanted.check_source(spec, job.stream)
+    else:
+        wanted.check_continues(spec, job.stream)
+    encoder = StreamEncoder(backend, job.stream, spec)
+    frames = prefetch(_from(source, encoder.state.next_seq))
+    stack.callback(frames.close)
+    return _Feed(
+        job=job, source=source, frames=frames, encoder=encoder, started=perf_counter(),
+        first_seq=encoder.state.next_seq,
+    )  # fmt: skip
+
+
+def _record(backend: Backend, job: IngestJob, spec: StreamSpec) -> StreamRecord:
+    return StreamRecord(
+        stream_id=job.stream,
+        fingerprint=backend.model.fingerprint,
+        settings=spec.as_settings(),
+        labels=dict(job.labels),
+        created_s=time(),
+    )
+
+
+def _from(source: FrameSource, seq: int) -> Iterator[Frame]:
+    return (frame for frame in source if frame.seq >= seq)
+
+
+def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Watcher | None) -> None:
+    committed = perf_counter()
+    while running := [feed for feed in feeds if not feed.ended]:
+        share = max(1, STEP_FRAMES // len(running))
+        with times.stage("decode"):
+            taken = {feed: list(islice(feed.frames, share)) for feed in running}
+        encode_frames(backend.model, {feed.encoder: frames for feed, frames in taken.items()}, times)
+        ended = [feed for feed, frames in taken.items() if len(frames) < share]
+        encode_frames(backend.model, {feed.encoder: () for feed in ended}, times, last=True)
+        for feed in ended:
+            feed.ended = True
+            feed.encoder.finish(feed.source.report.reason)
+        if ended or any(feed.encoder.has_blocks for feed in running) or perf_counter() - committed > COMMIT_INTERVAL_S:
+            commit(backend.store, [feed.encoder for feed in running], times)
+            committed = perf_counter()
+        if watch is not None:
+            for feed in running:
+                watch(_progress(feed))
+
+
+def _save(backend: Backend, feeds: Sequence[_Feed], times: StageTimes) -> None:
+    """Keep what was absorbed before an interruption; the interruption itself is what the caller hears of."""
+    unfinished = [feed.encoder for feed in feeds if not feed.ended]
+    try:
+        encode_ready(backend.model, unfinished, times)
+        commit(backend.store, unfinished, times)
+    except Exception:  # e.g. the disk is full, which is why we are here: the last commit stands
+        return
+
+
+def _progress(feed: _Feed) -> IngestProgress:
+    state, info = feed.encoder.state, feed.source.info
+    return IngestProgress(
+        stream=feed.job.stream,
+        frames=state.counters.frames,
+        total_frames=_expected_frames(feed),
+        tokens_seen=state.counters.tokens_seen,
+        tokens_kept=state.counters.tokens_kept,
+        blocks=feed.encoder.num_blocks,
+        elapsed_s=perf_counter() - feed.started,
+        position_s=state.last_timestamp_s or 0.0,
+        duration_s=info.duration_s,
+    )
+
+
+def _expected_frames(feed: _Feed) -> int | None:
+    info, fps = feed.source.info, feed.encoder.spec.fps
+    by_time = round(info.duration_s * fps) if fps is not None and info.duration_s is not None else None
+    known = [count for count in (by_time, info.num_frames) if count is not None]
+    return max(1, min(known)) if known else None
+
+
+def _report(backend: Backend, feed: _Feed, times: StageTimes, *, already: bool = False) -> IngestReport:
+    state, stats = feed.encoder.state, backend.store.stats(feed.job.stream)
+    return IngestReport(
+        stream=feed.job.stream,
+        frames=state.counters.frames,
+        tokens_seen=state.counters.tokens_seen,
+        tokens_kept=state.counters.tokens_kept,
+        blocks=stats.num_blocks,
+        num_bytes=stats.num_bytes,
+        resumed_from_seq=feed.first_seq,
+        already_complete=already,
+        warning=state.warning,
+        elapsed_s=perf_counter() - feed.started,
+        stages_s=dict(times.seconds),
+    )

@@ -1,0 +1,50 @@
+"""What the engine asks of a store: a local one and one behind actors interchange here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+
+
+class BlockReader(Protocol):
+    """Stored KV of chosen blocks, verified as it is copied out."""
+
+    tokens: list[Array]
+
+    def read(self, layers: range, keys_out: Array, values_out: Array) -> int:
+        """Copy un-rotated keys and values of `layers` into [l, H, K*B, D] arrays of the KV dtype; returns bytes."""
+
+
+class BlockStore(Protocol):
+    """The part of `memory_store.Store` the engine uses; see there for shapes and errors."""
+
+    def create_stream(self, record: StreamRecord) -> StreamRecord: ...
+
+    def get_stream(self, stream_id: str) -> StreamRecord: ...
+
+    def load_state(self, stream_id: str) -> StreamState | None: ...
+
+    def commit(self, commits: Sequence[Commit]) -> None: ...
+
+    def stats(self, stream_id: str) -> StreamStats: ...
+
+    def times(self, stream_id: str) -> Array: ...
+
+    def blocks_in(self, stream_id: str, time_range: TimeRange) -> range: ...
+
+    def read_tokens(self, stream_id: str, block_idxs: Sequence[int]) -> list[Array]: ...
+
+    def reader(
+        self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str
+    ) -> AbstractContextManager[BlockReader]: ...
+
+    def search(
+        self, stream_id: str, queries: Array, *, limit: int, blocks: range, per_head: bool = False
+    ) -> list[list[Hit]]: ...
+
+    def put_turns(self, session_id: str, payload: bytes, expires_s: float) -> None: ...
+
+    def get_turns(self, session_id: str, now_s: float) -> bytes | None: ...

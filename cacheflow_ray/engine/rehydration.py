@@ -1,0 +1,118 @@
+"""Stored blocks back into model memory: read once, verified, rotated in place, the tail behind them (CacheFlow §3.4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from cacheflow_ray.engine.arrays import as_array
+from cacheflow_ray.engine.opened import Backend, OpenedStream
+from cacheflow_ray.engine.protocol import BlockReader
+from cacheflow_ray.engine.windows import fill_window, load_window, new_window
+from cacheflow_ray.models import Segment
+from cacheflow_ray.models.context import Context
+from memory_store.records import Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a context is made of.
+
+    Args:
+        blocks: retrieved and window blocks in temporal order.
+        num_window: how many of them, at the end, are the local window.
+        with_tail: the open tail follows.
+        room: columns to keep free for newline, question and answer.
+    """
+
+    blocks: tuple[int, ...]
+    num_window: int
+    with_tail: bool
+    room: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rehydrated:
+    """A context ready for a question.
+
+    Args:
+        context: filled.
+        text_start: position text goes on at.
+        fetched_bytes: read from the store.
+    """
+
+    context: Context
+    text_start: int
+    fetched_bytes: int
+
+
+def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
+    """Build the context a plan describes.
+
+    Raises:
+        BlockNotFound, CorruptRecord, FingerprintMismatch: from the store; a context is never built without a block.
+    """
+    model, spec, state = backend.model, opened.spec, opened.state
+    tail = state.tail if plan.with_tail and len(state.tail) else None
+    start = model.prefix.length
+    num_stored = len(plan.blocks) * spec.block_size
+    context = model.context(start + num_stored + (len(tail) if tail else 0) + plan.room)
+    tokens: list[Array] = []
+    read = 0
+    if plan.blocks:
+        with backend.store.reader(opened.stream_id, plan.blocks, fingerprint=model.fingerprint) as reader:
+            read = fetch(reader, context, num_stored)
+            tokens = list(reader.tokens)
+    tail_kv = _encode_tail(backend, opened, plan, context, tokens) if tail else None
+    everything = np.concatenate([*tokens, tail.tokens] if tail else tokens)
+    positions, text_start = model.positions(spec.fps).context(everything, start, state.grid)
+    context.turn(positions[:, :num_stored])
+    if tail_kv is not None:
+        context.append(tail_kv, positions[:, num_stored:])
+    return Rehydrated(context=context, text_start=text_start, fetched_bytes=read)
+
+
+def fetch(reader: BlockReader, context: Context, num_tokens: int) -> int:
+    """Copy all layers of the reader's blocks, un-rotated, into the context's next columns; returns bytes."""
+    columns = slice(context.length, context.length + num_tokens)
+    keys, values = context.keys[:, :, columns], context.values[:, :, columns]
+    layers = range(len(keys))
+    if not keys.is_cuda:
+        return reader.read(layers, as_array(keys), as_array(values))
+    # Through pinned memory, one layer being read while the one before it travels.
+    shape = (2, *keys.shape[1:])
+    staging = [torch.empty((1, *shape), dtype=keys.dtype, pin_memory=True) for _ in range(2)]
+    sent = [torch.cuda.Event() for _ in staging]
+    read = 0
+    for layer in layers:
+        buffer, event = staging[layer % 2], sent[layer % 2]
+        event.synchronize()
+        array = as_array(buffer)
+        read += reader.read(range(layer, layer + 1), array[:, 0], array[:, 1])
+        keys[layer].copy_(buffer[0, 0], non_blocking=True)
+        values[layer].copy_(buffer[0, 1], non_blocking=True)
+        event.record()
+    torch.cuda.current_stream().synchronize()
+    return read
+
+
+def _encode_tail(
+    backend: Backend, opened: OpenedStream, plan: Plan, context: Context, tokens: Sequence[Array]
+) -> Tensor:
+    """The tail as a partial block under its own full window: the KV it will keep once closed."""
+    model, spec, tail = backend.model, opened.spec, opened.state.tail
+    held = range(max(0, opened.num_blocks - spec.window_blocks), opened.num_blocks)
+    if held and len(held) == plan.num_window:  # its window is in the context already, not rotated yet
+        window = new_window(model, spec)
+        stop = context.length + len(plan.blocks) * spec.block_size
+        columns = slice(stop - len(held) * spec.block_size, stop)
+        kv = torch.stack((context.keys[:, :, columns], context.values[:, :, columns]), dim=1)
+        fill_window(window, held, list(tokens[-len(held) :]), kv)
+    else:
+        window = load_window(backend, opened.stream_id, spec, opened.num_blocks)
+    segment = Segment(inputs=tail.inputs, tokens=tail.tokens, block_idx=opened.num_blocks, window=window)
+    return model.encoder.encode([segment])[0]

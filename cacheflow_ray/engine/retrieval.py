@@ -1,0 +1,100 @@
+"""Which blocks a question needs: query vectors, one ranking per layer from the store, one consensus (CacheFlow §3.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from cacheflow_ray.config import AskOptions
+from cacheflow_ray.core.consensus import merge
+from cacheflow_ray.core.summary import make_summary
+from cacheflow_ray.engine.opened import Backend, OpenedStream
+from cacheflow_ray.engine.protocol import BlockStore
+from cacheflow_ray.engine.reports import Evidence
+from cacheflow_ray.errors import NothingToAnswer
+from cacheflow_ray.models import Suffix
+from memory_store.records import Array, Hit, TimeRange
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scope:
+    """Blocks a question may attend to: those it may retrieve, then the window. Both ranges of block numbers."""
+
+    candidates: range
+    window: range
+    with_tail: bool
+
+
+def scope(store: BlockStore, opened: OpenedStream, time_range: TimeRange | None, window_blocks: int) -> Scope:
+    """Split the blocks of a time range into candidates and local window.
+
+    The window's blocks are never candidates: they are attended anyway. A range that ends before the stream's last frame
+    excludes the present, and with it window and tail.
+
+    Args:
+        window_blocks: W'.
+
+    Raises:
+        NothingToAnswer: no video in that range.
+    """
+    asked, last_s = time_range or TimeRange(), opened.state.last_timestamp_s
+    inside = store.blocks_in(opened.stream_id, asked)
+    present = last_s is not None and asked.start_s <= last_s <= asked.end_s
+    if not len(inside) and not (present and len(opened.state.tail)):
+        told = "" if time_range is None else f" between {asked.start_s:g} s and {asked.end_s:g} s"
+        raise NothingToAnswer(
+            f"stream {opened.stream_id!r} holds no video{told}: see what it covers with cacheflow streams show",
+            stream=opened.stream_id,
+        )
+    if not present:
+        return Scope(candidates=inside, window=range(inside.stop, inside.stop), with_tail=False)
+    first = max(inside.start, inside.stop - window_blocks)
+    return Scope(candidates=range(inside.start, first), window=range(first, inside.stop), with_tail=True)
+
+
+def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: range, options: AskOptions) -> list[Hit]:
+    """The K blocks of `blocks` both layers agree on most, best first."""
+    if not len(blocks):
+        return []
+    summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
+    queries = summary.query(backend.model.queries(suffix)).cpu().numpy()
+    first, last = backend.store.search(
+        opened.stream_id,
+        np.ascontiguousarray(queries, dtype=np.float32),
+        limit=options.num_candidates,
+        blocks=blocks,
+    )
+    return merge(first, last, options.top_k, options.merge)
+
+
+def evidence(hits: Sequence[Hit], window: range, times: Array) -> tuple[Evidence, ...]:
+    """Hits as stretches of time, neighbouring blocks joined, best first; then the window as one.
+
+    Args:
+        times: float64 [N, 2], start and end of every block of the stream.
+    """
+    score = {hit.block_idx: hit.score for hit in hits}
+    rank = {hit.block_idx: place for place, hit in enumerate(hits)}
+    runs: list[list[int]] = []
+    for block_idx in sorted(score):
+        if runs and runs[-1][-1] == block_idx - 1:
+            runs[-1].append(block_idx)
+        else:
+            runs.append([block_idx])
+    found = [_stretch(run, max(score[block] for block in run), times) for run in runs]
+    found.sort(key=lambda stretch: min(rank[block] for block in stretch.block_idxs))
+    if len(window):
+        found.append(_stretch(list(window), 0.0, times, kind="window"))
+    return tuple(found)
+
+
+def _stretch(blocks: list[int], score: float, times: Array, kind: str = "retrieved") -> Evidence:
+    return Evidence(
+        start_s=float(times[blocks[0], 0]),
+        end_s=float(times[blocks[-1], 1]),
+        block_idxs=tuple(blocks),
+        score=score,
+        kind="window" if kind == "window" else "retrieved",
+    )

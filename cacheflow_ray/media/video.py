@@ -1,0 +1,172 @@
+"""Decoding of containers (files, file objects, addresses) through PyAV."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import BinaryIO
+
+import av
+from av import Packet, VideoFrame
+from av.container import InputContainer
+from av.error import FFmpegError
+from av.stream import Disposition
+from av.video.stream import VideoStream
+
+from cacheflow_ray.errors import UnsupportedMedia
+from cacheflow_ray.media.clock import Clock, Timing
+from cacheflow_ray.media.extent import Extent
+from cacheflow_ray.media.faults import READ_ERRORS, naming_errors
+from cacheflow_ray.media.frames import Damage, Picture, SourceInfo
+from cacheflow_ray.media.orient import to_rgb
+
+#: Seconds an address may take to answer, and to deliver the next piece.
+_TIMEOUTS_S = (15.0, 30.0)
+#: Frame threads hold a picture each; many streams are decoded at once, so one of them stays modest.
+_MAX_THREADS = 4
+#: Demuxers that show any text or binary file as a picture of characters.
+_TEXT_DEMUXERS = frozenset({"tty", "bin", "xbin", "adf", "idf"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What to open: `handle` is ffmpeg's url or a binary file object; `uri` and `identity` are for people."""
+
+    handle: str | BinaryIO
+    uri: str
+    identity: str
+    is_address: bool = False
+    head: bytes = b""
+
+
+class VideoReader:
+    """Pictures of the first video stream of a container, in presentation order. Damaged ones are left out and counted.
+
+    Raises:
+        SourceNotFound, UnsupportedMedia, BrokenMedia: it cannot be opened.
+    """
+
+    def __init__(self, target: Target, *, max_pixels: int) -> None:
+        with naming_errors(target.uri, is_address=target.is_address, head=target.head):
+            self._container = av.open(
+                target.handle,
+                mode="r",
+                metadata_errors="replace",
+                timeout=_TIMEOUTS_S if target.is_address else None,
+            )
+        try:
+            self._stream = _video_stream(self._container, target.uri)
+            _configure(self._container, self._stream, target.uri, max_pixels)
+            self._timing = Timing.of(self._container, self._stream)
+            self._extent = Extent(self._container, self._stream, self._timing)
+        except BaseException:
+            self._container.close()
+            raise
+        self.damage = Damage()
+        self.tick_s = float(self._timing.tick)
+        self.info = _describe(self._container, self._stream, target)
+
+    def pictures(self) -> Iterator[Picture]:
+        clock = Clock(self._timing)
+        for frame in self._frames():
+            yield Picture(timestamp_s=clock.time_of(frame), render=partial(to_rgb, frame))
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _frames(self) -> Iterator[VideoFrame]:
+        """Whole frames only: a packet the demuxer marks as damaged is not decoded, so what comes out can be trusted."""
+        last_is_damaged = False
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.size == 0 and packet.dts is None:
+                    break  # the demuxer's flush packet: flushing is done below, also after a read error
+                self._extent.add(packet)
+                errors = self.damage.errors
+                yield from self._decode(packet)
+                last_is_damaged = self.damage.errors > errors
+        except READ_ERRORS as error:
+            self.damage.reason = f"reading failed: {error}"
+        yield from self._flush(last_is_damaged)
+
+    def _decode(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
+        if packet is not None and packet.is_corrupt:
+            self.damage.errors += 1
+            return
+        try:
+            frames = self._stream.codec_context.decode(packet)
+        except FFmpegError:
+            self.damage.errors += 1
+            return
+        for frame in frames:
+            if frame.is_corrupt:
+                self.damage.errors += 1
+            else:
+                yield frame
+
+    def _flush(self, last_is_damaged: bool) -> Iterator[VideoFrame]:
+        """The frames the decoder still holds; of a stream cut short some in between never came: stop at the gap."""
+        errors = self.damage.errors
+        frames = list(self._decode(None))
+        missing = self._extent.missing()
+        self.damage.reason = self.damage.reason or missing
+        is_cut = last_is_damaged or self.damage.reason is not None or self.damage.errors > errors
+        for frame in frames:
+            if is_cut and self._extent.leaves_gap(frame):
+                return
+            self._extent.came_out(frame)
+            yield frame
+
+
+def _video_stream(container: InputContainer, uri: str) -> VideoStream:
+    """The first stream that is moving pictures (not a music file's cover)."""
+    if container.format.name in _TEXT_DEMUXERS:
+        raise UnsupportedMedia(f"{uri!r} is text, not a video: give a video or image file", uri=uri)
+    streams = [s for s in container.streams.video if not s.disposition & Disposition.attached_pic]
+    if not streams:
+        kinds = " and ".join(sorted({s.type for s in container.streams})) or "nothing"
+        raise UnsupportedMedia(f"{uri!r} holds no video, only {kinds}: give a file with pictures", uri=uri)
+    return streams[0]
+
+
+def _configure(container: InputContainer, stream: VideoStream, uri: str, max_pixels: int) -> None:
+    context = stream.codec_context
+    if context is None:
+        codec = _codec_name(container)
+        raise UnsupportedMedia(
+            f"{uri!r}: no decoder for its video codec {codec} here: convert it to H.264", uri=uri, codec=codec
+        )
+    if context.width * context.height > max_pixels:
+        size = f"{context.width}x{context.height}"
+        raise UnsupportedMedia(f"{uri!r} is {size}, above the limit of {max_pixels} pixels: scale it down", uri=uri)
+    # The limit holds for a size that grows in mid-stream too: such pictures fail in the decoder and are counted.
+    context.options = {"max_pixels": str(max_pixels)}
+    context.thread_type = "AUTO"
+    context.thread_count = _MAX_THREADS
+
+
+def _codec_name(container: InputContainer) -> str:
+    """A stream without a decoder has no context to ask; ffmpeg's own listing still names its codec (and tag)."""
+    listing = container.dumps_format()  # type: ignore[attr-defined]  # missing in its stubs
+    found = re.search(r"Video: ([^\s,]+)(?: \(([^)/ ]+))?", listing)
+    if found is None:
+        return "unknown"
+    return found[2] if found[1] in ("none", "unknown") and found[2] else found[1]
+
+
+def _describe(container: InputContainer, stream: VideoStream, target: Target) -> SourceInfo:
+    rate = stream.average_rate
+    duration = container.duration
+    return SourceInfo(
+        uri=target.uri,
+        container=container.format.name,
+        codec=stream.codec_context.codec.canonical_name,
+        width=stream.codec_context.width,
+        height=stream.codec_context.height,
+        duration_s=duration / 1e6 if duration is not None and duration > 0 else None,
+        avg_fps=float(rate) if rate else None,
+        num_frames=stream.frames or None,
+        identity=target.identity,
+    )

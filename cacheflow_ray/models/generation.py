@@ -1,0 +1,105 @@
+"""Generated ids from one thread, text pieces in another."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import StoppingCriteria
+from transformers.generation.streamers import BaseStreamer
+
+#: What the tokenizer decodes bytes of an unfinished character to.
+INCOMPLETE = "\ufffd"
+
+
+class Generation:
+    """An answer as it is generated: iterate once for its text. Letting go of the iterator stops the model's work.
+
+    Args:
+        tokenizer: decodes the ids.
+        run: generates into the sink it is given; called in a thread of its own.
+
+    Attributes:
+        num_tokens: ids generated so far.
+    """
+
+    def __init__(self, tokenizer: Any, run: Callable[[TokenSink], None]) -> None:
+        self._tokenizer, self._run = tokenizer, run
+        self._sink = TokenSink()
+        self.num_tokens = 0
+
+    def __iter__(self) -> Iterator[str]:
+        thread = threading.Thread(target=self._guarded, name="generate", daemon=True)
+        thread.start()
+        try:
+            yield from self._pieces()
+        finally:
+            self._sink.stop()
+            thread.join()
+
+    def _guarded(self) -> None:
+        try:
+            self._run(self._sink)
+        except BaseException as error:  # raised again where the text is read
+            self._sink.fail(error)
+
+    def _pieces(self) -> Iterator[str]:
+        ids: list[int] = []
+        given = 0
+        for token in self._sink:
+            ids.append(token)
+            self.num_tokens = len(ids)
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+            if len(text) > given and not text.endswith(INCOMPLETE):
+                yield text[given:]
+                given = len(text)
+        text = self._tokenizer.decode(ids, skip_special_tokens=True)
+        if len(text) > given:
+            yield text[given:]
+
+
+class TokenSink(BaseStreamer):  # type: ignore[misc]
+    """The streamer `generate()` writes to, and the stopping criterion it asks."""
+
+    def __init__(self) -> None:
+        self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
+        self._prompt_seen = False
+        self._stopped = threading.Event()
+        self.stopping = _StopWhen(self._stopped)
+
+    def put(self, value: Tensor) -> None:
+        """Called with the prompt first, then with each new id."""
+        if self._prompt_seen:
+            for token in value.flatten().tolist():
+                self._queue.put(token)
+        self._prompt_seen = True
+
+    def end(self) -> None:
+        """No more ids."""
+        self._queue.put(None)
+
+    def fail(self, error: BaseException) -> None:
+        """No more ids, because of `error`."""
+        self._queue.put(error)
+
+    def stop(self) -> None:
+        """Make generation end within one step."""
+        self._stopped.set()
+
+    def __iter__(self) -> Iterator[int]:
+        while (item := self._queue.get()) is not None:
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+
+class _StopWhen(StoppingCriteria):  # type: ignore[misc]
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
+        return torch.full((len(input_ids),), self._event.is_set(), dtype=torch.bool, device=input_ids.device)
