@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+
+import pytest
 
 # Two test runs (or the processes a test starts) share few cores: more threads than cores only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -10,3 +13,31 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+_ORACLES = pytest.StashKey[dict[str, dict[str, float]]]()
+
+
+@pytest.fixture
+def oracle(request: pytest.FixtureRequest) -> Callable[[str, str, float], None]:
+    """Record a measured difference for the table of oracles x families at the end of the run."""
+
+    def record(family: str, name: str, measured: float) -> None:
+        table = request.config.stash.setdefault(_ORACLES, {})
+        row = table.setdefault(name, {})
+        row[family] = max(row.get(family, 0.0), measured)
+
+    return record
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    table = config.stash.get(_ORACLES, {})
+    if not table:
+        return
+    families = sorted({family for row in table.values() for family in row})
+    terminalreporter.section("oracles: largest difference measured")
+    terminalreporter.write_line(f"{'':28}" + "".join(f"{family:>24}" for family in families))
+    for name in sorted(table):
+        cells = "".join(
+            f"{table[name][family]:>24.1e}" if family in table[name] else f"{'':>24}" for family in families
+        )
+        terminalreporter.write_line(f"{name:28}{cells}")

@@ -110,8 +110,8 @@ class VideoMemory:
             if self._read_only:
                 return None
             turns = [(turn.question, turn.answer) for turn in earlier] + [(question, text)]
-            payload = json.dumps({"stream": stream, "turns": turns}).encode()
-            self.store.put_turns(session_id, payload, time() + SESSION_TTL_S)
+            payload = json.dumps(turns).encode()
+            self.store.put_turns(_session_key(stream, session_id), payload, time() + SESSION_TTL_S)
             return session_id
 
         return Answer(prepared, remember)
@@ -160,12 +160,16 @@ class VideoMemory:
     def _turns(self, stream: str, session_id: str | None) -> list[Turn]:
         if session_id is None:
             return []
-        payload = self.store.get_turns(session_id, time())
-        session = json.loads(payload) if payload is not None else {}
-        if session.get("stream") != stream:
+        payload = self.store.get_turns(_session_key(stream, session_id), time())
+        if payload is None:
             raise UsageError(
                 f"no session {session_id!r} on stream {stream!r} (they last {SESSION_TTL_S / 3600:g} hours): leave "
                 "--session out to start a new one",
                 session_id=session_id,
             )
-        return [Turn(question=question, answer=answer) for question, answer in session["turns"]]
+        return [Turn(question=question, answer=answer) for question, answer in json.loads(payload)]
+
+
+def _session_key(stream: str, session_id: str) -> str:
+    """Sessions belong to a stream, and go with it when it is deleted."""
+    return f"{stream}/{session_id}"
