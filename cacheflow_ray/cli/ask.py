@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacheflow_ray.cli.memory import open_memory
+from cacheflow_ray.cli.memory import of_stream, open_memory, open_to_ask
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, Span, flattened
 from cacheflow_ray.cli.output import Output, clock, plural, size, to_json
 
@@ -91,7 +92,7 @@ def ask(
 ) -> None:
     options = asking.options(span.time_range())
     output = Output(as_json=as_json)
-    with open_memory(place, model) as memory:
+    with open_to_ask(place, model, stream, output) as memory:
         result = answer(memory, stream, question, options, output)
         if evidence is not None:
             picture_evidence(memory, stream, question, result, evidence)
@@ -111,7 +112,7 @@ def search(
 ) -> None:
     time_range = span.time_range()
     output = Output(as_json=as_json)
-    with open_memory(place, model, read_only=True) as memory:
+    with open_memory(place, of_stream(place, model, stream), read_only=True) as memory:
         found = memory.search(stream, text, top_k=top_k, time_range=time_range)
     if found:
         evidence_table(found, output)
@@ -138,20 +139,33 @@ def tell(result: AnswerResult, output: Output) -> None:
     output.say(
         f"\n{plural(usage.context_tokens, 'token')} of context: {plural(usage.retrieved_blocks, 'retrieved block')}, "
         f"{plural(usage.window_blocks, 'window block')}, {plural(usage.tail_tokens, 'tail token')}; "
-        f"{size(usage.fetched_bytes)} read, {sum(result.timings.values()):.0f} ms; "
-        f"go on with --session {result.session_id}",
+        f"{size(usage.fetched_bytes)} read, {result.timings['total']:.0f} ms",
         style="dim",
     )
+    if result.session_id is not None:
+        output.say(f"to ask on: --session {result.session_id}", style="dim")
     for warning in result.warnings:
         output.warn(warning)
 
 
-def evidence_table(evidence: tuple[Evidence, ...] | list[Evidence], output: Output) -> None:
+def evidence_table(evidence: Sequence[Evidence], output: Output) -> None:
     rows = [
-        (clock(item.start_s), clock(item.end_s), f"{item.score:.3f}", ", ".join(str(idx) for idx in item.block_idxs))
+        (
+            clock(item.start_s),
+            clock(item.end_s),
+            item.kind,
+            f"{item.score:.3f}" if item.kind == "retrieved" else "-",
+            block_list(item.block_idxs),
+        )
         for item in evidence
     ]
-    output.table({"from": "right", "to": "right", "score": "right", "blocks": "left"}, rows)
+    output.table({"from": "right", "to": "right", "evidence": "left", "score": "right", "blocks": "left"}, rows)
+
+
+def block_list(block_idxs: Sequence[int]) -> str:
+    """'3' or '3-7': the blocks of one piece of evidence are neighbours."""
+    first, last = block_idxs[0], block_idxs[-1]
+    return str(first) if first == last else f"{first}-{last}"
 
 
 def picture_evidence(memory: VideoMemory, stream: str, question: str, result: AnswerResult, out: Path) -> None:

@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cacheflow_ray.cli.ask import answer, picture_evidence, tell
+from cacheflow_ray.cli.ingest import make_jobs, stream_names, watch
 from cacheflow_ray.cli.ingest import tell as tell_report
-from cacheflow_ray.cli.ingest import watch
 from cacheflow_ray.cli.inspect import picture_timeline
 from cacheflow_ray.cli.memory import open_memory
-from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, stream_name
+from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
 from cacheflow_ray.cli.output import Output, plural, to_json
 from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from cacheflow_ray.config import StreamSettings
-    from cacheflow_ray.engine import AnswerResult, IngestReport, VideoMemory
+    from cacheflow_ray.engine import AnswerResult, IngestJob, IngestReport, VideoMemory
 
 EPILOG = """Examples:
 
@@ -56,11 +55,10 @@ class Script:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Show:
-    """What one run shows: (source, stream) jobs, (stream, question) pairs, and the settings of new streams."""
+    """What one run shows: what is ingested, and (stream, question) pairs."""
 
-    jobs: list[tuple[str, str]]
+    jobs: list[IngestJob]
     questions: list[tuple[str, str]]
-    settings: StreamSettings | None
 
 
 def register(app: typer.Typer) -> None:
@@ -73,9 +71,9 @@ def demo(script: Script, place: Place, model: ModelChoice, as_json: Json = False
     store = Place(data=place.data if place.data is not None else script.out / "store")
     with open_memory(store, model) as memory:
         if script.video is None:
-            forget(memory, [stream for _, stream in show.jobs])
+            forget(memory, [job.stream for job in show.jobs])
         output.note(f"ingesting {plural(len(show.jobs), 'stream')} at once")
-        reports = watch(memory, show.jobs, settings=show.settings)
+        reports = watch(memory, show.jobs)
         for report in reports:
             tell_report(report, output)
         results = [ask_one(memory, stream, question, output) for stream, question in show.questions]
@@ -98,12 +96,14 @@ def prepare(script: Script, output: Output) -> Show:
         raise UsageError("--ask asks about your own video: name it with --video")
     script.out.mkdir(parents=True, exist_ok=True)
     if script.video is not None:
-        stream = stream_name(str(script.video))
+        (stream,) = stream_names([str(script.video)], None)
         question = script.ask if script.ask is not None else QUESTION_OF_ANY_VIDEO
-        return Show(jobs=[(str(script.video), stream)], questions=[(stream, question)], settings=None)
+        jobs = make_jobs([str(script.video)], [stream], None, {})
+        return Show(jobs=jobs, questions=[(stream, question)])
     output.note(f"filming two short clips in {script.out}")
-    jobs = [(str(path), name) for name, path in render_clips(script.out).items()]
-    return Show(jobs=jobs, questions=list(QUESTIONS), settings=StreamSettings(fps=FPS))
+    clips = render_clips(script.out)
+    jobs = make_jobs([str(path) for path in clips.values()], list(clips), StreamSettings(fps=FPS, window_blocks=4), {})
+    return Show(jobs=jobs, questions=list(QUESTIONS))
 
 
 def forget(memory: VideoMemory, streams: list[str]) -> None:
@@ -134,7 +134,7 @@ def draw(memory: VideoMemory, show: Show, results: list[AnswerResult], folder: P
 def summary(reports: list[IngestReport], results: list[AnswerResult], pictures: list[Path]) -> str:
     seen = sum(report.tokens_seen for report in reports)
     kept = sum(report.tokens_kept for report in reports)
-    answer_ms = sum(sum(result.timings.values()) for result in results) / len(results)
+    answer_ms = sum(result.timings["total"] for result in results) / len(results)
     return (
         f"demo: {plural(len(reports), 'stream')}, {plural(sum(report.frames for report in reports), 'frame')}, "
         f"{100 * kept / max(seen, 1):.1f} % of tokens kept, {plural(sum(r.blocks for r in reports), 'block')}; "

@@ -10,14 +10,14 @@ import typer
 
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.memory import open_memory
-from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels, stream_name
+from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels
 from cacheflow_ray.cli.output import Output, plural, size
 from cacheflow_ray.cli.progress import ProgressView
 from cacheflow_ray.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.config import StreamSettings
-    from cacheflow_ray.engine import IngestReport, VideoMemory
+    from cacheflow_ray.engine import IngestJob, IngestReport, VideoMemory
 
 EPILOG = """Examples:
 
@@ -96,42 +96,40 @@ def ingest(
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="Attach a label.")] = None,
     as_json: Json = False,
 ) -> None:
-    names = stream_names(sources, stream)
     labels = parse_labels(label or [])
     settings = encoding.settings()
+    names = stream_names(sources, stream)
     output = Output(as_json=as_json)
     with open_memory(place, model) as memory:
-        reports = watch(memory, list(zip(sources, names, strict=True)), settings=settings, labels=labels)
+        reports = watch(memory, make_jobs(sources, names, settings, labels))
     for report in reports:
         tell(report, output)
     output.result({"streams": reports})
 
 
-def watch(
-    memory: VideoMemory,
-    jobs: Sequence[tuple[str, str]],
-    *,
-    settings: StreamSettings | None = None,
-    labels: dict[str, str] | None = None,
-) -> list[IngestReport]:
-    """Ingest (source, stream) pairs all at once, with progress. Raises Interrupted on Ctrl-C."""
+def make_jobs(
+    sources: Sequence[str], names: Sequence[str], settings: StreamSettings | None, labels: dict[str, str]
+) -> list[IngestJob]:
     from cacheflow_ray.engine import IngestJob
 
+    pairs = zip(sources, names, strict=True)
+    return [IngestJob(source=source, stream=name, settings=settings, labels=labels) for source, name in pairs]
+
+
+def watch(memory: VideoMemory, jobs: Sequence[IngestJob]) -> list[IngestReport]:
+    """Ingest all at once, with progress. Raises Interrupted on Ctrl-C."""
     try:
         with ProgressView() as progress:
-            return memory.ingest_many(
-                [IngestJob(source=source, stream=name) for source, name in jobs],
-                settings=settings,
-                labels=labels or {},
-                progress=progress,
-            )
+            return memory.ingest_many(jobs, progress=progress)
     except KeyboardInterrupt:
-        names = ", ".join(repr(name) for _, name in jobs)
-        raise Interrupted(f"interrupted: {names} can be resumed, run the same command again") from None
+        names = ", ".join(job.stream for job in jobs)
+        raise Interrupted(f"interrupted: what was seen is kept; the same command again goes on with {names}") from None
 
 
 def stream_names(sources: Sequence[str], stream: str | None) -> list[str]:
     """One name for each source. Raises UsageError when two sources would share one."""
+    from cacheflow_ray.engine.catalog import stream_name
+
     if stream is not None and len(sources) > 1:
         raise UsageError("--stream names one stream, so it takes one SOURCE: leave it out to name each after its file")
     names = [stream] if stream is not None else [stream_name(source) for source in sources]
@@ -148,7 +146,8 @@ def tell(report: IngestReport, output: Output) -> None:
     if report.already_complete:
         output.say(f"{report.stream}: complete already, {plural(report.blocks, 'block')}")
     else:
-        speed = f"{report.frames / report.elapsed_s:.1f} frames/s, " if report.elapsed_s > 0 else ""
+        new = report.frames - report.resumed_from_seq
+        speed = f"{new / report.elapsed_s:.1f} frames/s, " if report.elapsed_s > 0 else ""
         resumed = f", resumed at frame {report.resumed_from_seq}" if report.resumed_from_seq else ""
         output.say(
             f"{report.stream}: {plural(report.frames, 'frame')}, {speed}{100 * report.keep_rate:.1f} % of tokens kept, "

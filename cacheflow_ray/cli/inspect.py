@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cacheflow_ray.cli.memory import open_memory
-from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
+from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def inspect(
     as_json: Json = False,
 ) -> None:
     output = Output(as_json=as_json)
-    with open_memory(place, ModelChoice(), read_only=True) as memory:
+    with open_memory(place, read_only=True) as memory:
         blocks = picture_timeline(memory, stream, out)
     output.say(f"{out}: {blocks} blocks of {stream!r}")
     output.result({"stream": stream, "picture": str(out), "blocks": blocks})

@@ -2,28 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cacheflow_ray.cli.options import ModelChoice, Place
-from cacheflow_ray.cli.output import err_console
+from cacheflow_ray.cli.output import Output, err_console
 
 if TYPE_CHECKING:
     from cacheflow_ray.engine import VideoMemory
 
 
-def open_memory(place: Place, model: ModelChoice, *, read_only: bool = False) -> VideoMemory:
-    """The memory a command's options name; a context manager.
+def open_memory(place: Place, model: ModelChoice | None = None, *, read_only: bool = False) -> VideoMemory:
+    """The memory a command's options name; a context manager. The model is loaded when it is first needed.
 
     Raises:
-        InvalidConfig, ModelError, StoreError: as `VideoMemory.open`.
+        InvalidConfig, StoreError.
     """
     from cacheflow_ray.config import Defaults
 
+    model = model or ModelChoice()
     defaults = Defaults.from_environment()
     options = model.options(defaults)
     with err_console().status("starting"):  # shown on a terminal only
         from cacheflow_ray.engine import VideoMemory
 
-        return VideoMemory.open(
-            place.folder(defaults), model=model.name(defaults), options=options, read_only=read_only
-        )
+        name = model.name(defaults)
+        return VideoMemory.open(place.folder(defaults), model=name, options=options, read_only=read_only)
+
+
+def open_to_ask(place: Place, model: ModelChoice, stream: str, output: Output) -> VideoMemory:
+    """As `open_memory`, with the stream's own model where the user names none.
+
+    While another process writes the store it is opened read-only: one can ask, but the conversation is not kept.
+    """
+    from memory_store.errors import StoreLocked
+
+    chosen = of_stream(place, model, stream)
+    try:
+        return open_memory(place, chosen)
+    except StoreLocked as locked:
+        output.note(f"{locked}; asking all the same, but this conversation is not kept")
+        return open_memory(place, chosen, read_only=True)
+
+
+def of_stream(place: Place, model: ModelChoice, stream: str) -> ModelChoice:
+    """`model`, naming the one the stream was made with unless it or the environment names another."""
+    from cacheflow_ray.config import Defaults
+
+    if model.model is not None or "model" in Defaults.from_environment().model_fields_set:
+        return model
+    with open_memory(place, model, read_only=True) as memory:
+        return replace(model, model=memory.stream(stream).model)

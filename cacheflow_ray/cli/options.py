@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from cacheflow_ray.errors import InvalidConfig, UsageError
+from cacheflow_ray.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from cacheflow_ray.config import Defaults, ModelOptions
@@ -106,7 +106,7 @@ class Span:
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
     """`command` with every parameter that is one of our dataclasses spelled out, field by field, for typer to see."""
     hints = get_type_hints(command, include_extras=True)
-    packs = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
+    packs: dict[str, Any] = {name: hint for name, hint in hints.items() if dataclasses.is_dataclass(hint)}
     parameters: list[inspect.Parameter] = []
     for name, parameter in inspect.signature(command).parameters.items():
         pack = packs.get(name)
@@ -120,7 +120,7 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
         }
         command(**packed, **values)
 
-    del flat.__wrapped__  # type: ignore[attr-defined]  # or typer would look through it
+    del flat.__wrapped__  # or typer would look through it
     flat.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     flat.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return flat
@@ -154,16 +154,3 @@ def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
             raise InvalidConfig(f"--label: {pair!r} is not allowed; allowed: NAME=VALUE", key="--label")
         labels[name.strip()] = value
     return labels
-
-
-def stream_name(source: str) -> str:
-    """The name a stream gets from its source: the file's stem, with what a name may not hold turned into '-'.
-
-    Raises:
-        UsageError: nothing usable is left.
-    """
-    stem = Path(source.split("?")[0].rstrip("/")).stem or Path(source).resolve().stem
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:128]
-    if not name:
-        raise UsageError(f"no stream name can be made from {source!r}: give one with --stream", source=source)
-    return name

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,25 +32,22 @@ class Output:
     def say(self, text: str = "", style: str | None = None) -> None:
         """A line of the result for people; with --json nothing."""
         if not self.as_json:
-            _console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
+            Console().print(text, style=style, markup=False, highlight=False, soft_wrap=True)
 
     def piece(self, text: str) -> None:
         """A piece of a line, shown at once; with --json nothing."""
         if not self.as_json:
-            sys.stdout.write(text)
+            sys.stdout.write(printable(text))
             sys.stdout.flush()
 
     def table(self, headings: Mapping[str, str], rows: Sequence[tuple[str, ...]]) -> None:
-        """Rows under headings (heading -> 'left' or 'right'); with --json nothing."""
-        if self.as_json:
-            return
-        table = Table(box=None, pad_edge=False, show_edge=False)
-        for heading, side in headings.items():
-            right = side == "right"
-            table.add_column(heading, justify="right" if right else "left", no_wrap=right, overflow="fold")
-        for row in rows:
-            table.add_row(*row)
-        _console().print(table)
+        """Rows under headings (heading -> 'left' or 'right'), never cut or folded; with --json nothing."""
+        lines = [tuple(headings), *rows]
+        widths = [max(len(cell) for cell in column) for column in zip(*lines, strict=True)]
+        for line in lines:
+            cells = zip(line, widths, headings.values(), strict=True)
+            padded = [cell.rjust(width) if side == "right" else cell.ljust(width) for cell, width, side in cells]
+            self.say("  ".join(padded).rstrip())
 
     def note(self, text: str) -> None:
         """A message beside the result, on stderr."""
@@ -92,13 +88,13 @@ def to_json(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else repr(value)
 
 
+def printable(text: str) -> str:
+    """`text` without control characters: a model's words must not steer the terminal."""
+    return "".join(char if char.isprintable() or char in "\n\t" else "\ufffd" for char in text)
+
+
 def err_console() -> Console:
     return Console(stderr=True)
-
-
-def _console() -> Console:
-    # A pipe has no width: a program that reads lines must not find them folded.
-    return Console() if sys.stdout.isatty() else Console(width=1000)
 
 
 def quiet_libraries() -> None:

@@ -14,9 +14,6 @@ from cacheflow_ray.cli.output import clock, err_console
 if TYPE_CHECKING:
     from cacheflow_ray.engine import IngestProgress
 
-#: Seconds between two lines about one stream when stderr is not a terminal.
-LINE_INTERVAL_S = 5.0
-
 
 @dataclass(slots=True)
 class _Watched:
@@ -30,8 +27,13 @@ class _Watched:
 
 @dataclass(slots=True)
 class ProgressView:
-    """Shows every `IngestProgress` it is called with; a context manager."""
+    """Shows every `IngestProgress` it is called with; a context manager.
 
+    Args:
+        line_interval_s: seconds between two lines about one stream when stderr is not a terminal.
+    """
+
+    line_interval_s: float = 5.0
     _bars: Progress = field(default_factory=lambda: _bars())
     _watched: dict[str, _Watched] = field(default_factory=dict)
 
@@ -45,12 +47,13 @@ class ProgressView:
     def __call__(self, now: IngestProgress) -> None:
         watched = self._watched.get(now.stream)
         if watched is None:
-            task = self._bars.add_task(now.stream, total=now.duration_s, text="")
+            task = self._bars.add_task(now.stream, text="")
             watched = self._watched[now.stream] = _Watched(task, now, now, time.monotonic())
         watched.last = now
         text = describe(watched.first, now)
-        self._bars.update(watched.task, completed=now.position_s, total=now.duration_s, text=text)
-        if not self._bars.console.is_terminal and time.monotonic() - watched.last_line_s >= LINE_INTERVAL_S:
+        done, total = how_far(now)
+        self._bars.update(watched.task, completed=done, total=total, text=text)
+        if not self._bars.console.is_terminal and time.monotonic() - watched.last_line_s >= self.line_interval_s:
             watched.last_line_s = time.monotonic()
             self._bars.console.print(f"{now.stream}: {text}", markup=False, highlight=False, soft_wrap=True)
 
@@ -71,10 +74,18 @@ def describe(first: IngestProgress, now: IngestProgress) -> str:
 
 def time_left_s(first: IngestProgress, now: IngestProgress) -> float | None:
     """Seconds to the end at the pace since `first`; None while the length or the pace is not known."""
-    moved_s = now.position_s - first.position_s
-    if now.duration_s is None or moved_s <= 0:
+    done, total = how_far(now)
+    moved = done - how_far(first)[0]
+    if total is None or moved <= 0:
         return None
-    return max(0.0, now.duration_s - now.position_s) * (now.elapsed_s - first.elapsed_s) / moved_s
+    return max(0.0, total - done) * (now.elapsed_s - first.elapsed_s) / moved
+
+
+def how_far(now: IngestProgress) -> tuple[float, float | None]:
+    """Done and total: seconds of video where its length is known, else frames."""
+    if now.duration_s is not None:
+        return now.position_s, now.duration_s
+    return now.frames, now.total_frames
 
 
 def _bars() -> Progress:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cacheflow_ray.cli.memory import open_memory
-from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
+from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output, clock, size
 from cacheflow_ray.errors import UsageError
 
@@ -35,7 +35,7 @@ def register(app: typer.Typer) -> None:
 
 def list_streams(place: Place, as_json: Json = False) -> None:
     output = Output(as_json=as_json)
-    with open_memory(place, ModelChoice(), read_only=True) as memory:
+    with open_memory(place, read_only=True) as memory:
         infos = memory.streams()
     if infos:
         headings = {"stream": "left", "span": "right", "frames": "right", "kept": "right", "blocks": "right"}
@@ -60,16 +60,19 @@ def list_streams(place: Place, as_json: Json = False) -> None:
 
 def show(stream: Name, place: Place, as_json: Json = False) -> None:
     output = Output(as_json=as_json)
-    with open_memory(place, ModelChoice(), read_only=True) as memory:
+    with open_memory(place, read_only=True) as memory:
         info = memory.stream(stream)
-    output.table({"": "left", " ": "left"}, details(info))
+    for name, value in details(info):
+        output.say(f"{name:<9} {value}")
     output.result(info)
 
 
 def details(info: StreamInfo) -> list[tuple[str, str]]:
     created = datetime.datetime.fromtimestamp(info.created_s).astimezone().isoformat(" ", "seconds")
     settings = ", ".join(f"{key}={value}" for key, value in dict(info.settings).items())
+    warnings = [("warning", info.warning)] if info.warning else []
     return [
+        *warnings,
         ("stream", info.stream),
         ("state", "complete" if info.complete else "open"),
         ("span", f"{clock(info.start_s)} to {clock(info.end_s)}"),
@@ -95,7 +98,7 @@ def delete(
             raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)
         typer.confirm(f"Delete {stream!r}? This cannot be undone.", abort=True, err=True)
     output = Output(as_json=as_json)
-    with open_memory(place, ModelChoice()) as memory:
+    with open_memory(place) as memory:
         memory.delete(stream)
     output.say(f"{stream}: deleted")
     output.result({"deleted": stream})
