@@ -16,11 +16,14 @@ class Extent:
 
     def __init__(self, container: InputContainer, stream: VideoStream, timing: Timing) -> None:
         self._timing = timing
-        self._declared_frames = stream.frames
+        # The index of mp4 and mov, read at opening, lists every packet there is to come (edit lists applied).
+        has_index = "mp4" in container.format.name
+        self._expected_packets = min(stream.frames, len(stream.index_entries)) if has_index else 0
         self._declared_end = _declared_end(container, stream, timing)
         self._num_packets = 0
         self._reach = Fraction(0)
-        self._longest = timing.period
+        self._shortest: Fraction | None = None
+        self._longest = Fraction(0)
         self._last_out: Fraction | None = None
 
     def add(self, packet: Packet[VideoStream]) -> None:
@@ -28,27 +31,34 @@ class Extent:
         if packet.is_corrupt:
             return
         self._num_packets += 1
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        length = max((packet.duration or 0) * self._timing.tick, self._timing.period)
+        length = (packet.duration or 0) * self._timing.tick
+        self._shortest = length if self._shortest is None else min(self._shortest, length)
         self._longest = max(self._longest, length)
+        stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None:
-            self._reach = max(self._reach, stamp * self._timing.tick + length)
+            self._reach = max(self._reach, stamp * self._timing.tick + (length or self._timing.period))
 
     def missing(self) -> str | None:
         """One line on what is missing at the end, None if all is there (or nothing was declared).
 
-        Edit lists hide packets, and a last picture may stand long: only a stream short of time is called cut, and one
-        short of hardly any time only if it is short of frames too.
+        Where pictures stand for various times the last one may stand long, so the time may be short by that.
         """
-        short = self._declared_frames - self._num_packets
-        if self._declared_end is None or (self._declared_frames and short <= 0):
+        if self._expected_packets:
+            short = self._expected_packets - self._num_packets
+            return f"it was cut short: {short} of {self._expected_packets} frames are missing" if short > 0 else None
+        slack = self._step / 2 if self._is_steady else 2 * self._step
+        if self._declared_end is None or self._reach >= self._declared_end - slack:
             return None
-        late = self._declared_end - self._reach
-        if late > 2 * self._longest:
-            return f"it was cut short: its container declares video up to {float(self._declared_end):.2f} s"
-        if short > 0 and late > self._timing.period / 2:
-            return f"it was cut short: the last {short} of {self._declared_frames} frames are missing"
-        return None
+        return f"it was cut short: its container declares video up to {float(self._declared_end):.2f} s"
+
+    @property
+    def _step(self) -> Fraction:
+        return max(self._longest, self._timing.period)
+
+    @property
+    def _is_steady(self) -> bool:
+        """Whether each packet tells its length, and all the same one (but for rounding to ticks)."""
+        return bool(self._shortest) and self._longest - (self._shortest or 0) <= self._timing.tick
 
     def came_out(self, frame: VideoFrame) -> None:
         if frame.pts is not None:
@@ -58,7 +68,7 @@ class Extent:
         """Whether frames are missing between the last that came out and this one."""
         if frame.pts is None or self._last_out is None:
             return False
-        return frame.pts * self._timing.tick - self._last_out > Fraction(3, 2) * self._longest
+        return frame.pts * self._timing.tick - self._last_out > Fraction(3, 2) * self._step
 
 
 def _declared_end(container: InputContainer, stream: VideoStream, timing: Timing) -> Fraction | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
@@ -11,21 +13,49 @@ from urllib.parse import urlsplit, urlunsplit
 import xxhash
 
 _PIECE_BYTES = 1 << 20
+_CODEC_TAGS = (
+    re.compile(rb"hdlr.{8}vide.{0,4096}?stsd.{12}([ -~]{4})", re.DOTALL),
+    re.compile(rb"strh.{4}vids([ -~]{4})", re.DOTALL),
+    re.compile(rb"\x86.(V_[A-Z0-9/_.-]+)", re.DOTALL),
+)
 
 
-def file_identity(file: BinaryIO) -> str:
-    """Size and hash of the first and last MiB of a seekable file; leaves it at its start.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ends:
+    """Size of a file, and its first and last MiB (overlapping in a small file)."""
 
-    Reading a whole archive only to name it would cost more than decoding some of it; containers keep their index at
-    the head or the tail, so two videos alike in size, head and tail are the same video.
-    """
-    size = file.seek(0, os.SEEK_END)
-    digest = xxhash.xxh3_128()
-    for offset in (0, max(0, size - _PIECE_BYTES)):
-        file.seek(offset)
-        digest.update(file.read(_PIECE_BYTES))
-    file.seek(0)
-    return f"file:{size}:{digest.hexdigest()}"
+    num_bytes: int
+    head: bytes
+    tail: bytes
+
+    @classmethod
+    def of(cls, file: BinaryIO) -> Ends:
+        """Reads a seekable file's ends and leaves it at its start."""
+        num_bytes = file.seek(0, os.SEEK_END)
+        file.seek(max(0, num_bytes - _PIECE_BYTES))
+        tail = file.read(_PIECE_BYTES)
+        file.seek(0)
+        head = file.read(_PIECE_BYTES)
+        file.seek(0)
+        return cls(num_bytes=num_bytes, head=head, tail=tail)
+
+    def identity(self) -> str:
+        """Size and hash of the ends.
+
+        Reading a whole archive only to name it would cost more than decoding some of it; containers keep their index at
+        the head or the tail, so two videos alike in size, head and tail are the same video.
+        """
+        digest = xxhash.xxh3_128(self.head)
+        digest.update(self.tail)
+        return f"file:{self.num_bytes}:{digest.hexdigest()}"
+
+    def video_codec_tag(self) -> str | None:
+        """Name of the video codec as the container writes it (mp4/mov, AVI, Matroska), None if it is not found."""
+        for pattern in _CODEC_TAGS:
+            found = pattern.search(self.head) or pattern.search(self.tail)
+            if found is not None:
+                return found[1].decode("ascii", errors="replace").strip()
+        return None
 
 
 def folder_identity(paths: Iterable[Path]) -> str:

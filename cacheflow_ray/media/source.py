@@ -14,13 +14,12 @@ from typing import BinaryIO
 
 from cacheflow_ray.errors import BrokenMedia, InvalidConfig, SourceNotFound, UnsupportedMedia
 from cacheflow_ray.media.frames import MAX_PIXELS, DecodeReport, Frame, Picture, Reader, SourceInfo
-from cacheflow_ray.media.identity import file_identity, folder_identity, without_password
+from cacheflow_ray.media.identity import Ends, folder_identity, without_password
 from cacheflow_ray.media.images import ImageReader, is_image, list_images
 from cacheflow_ray.media.sample import Grid
 from cacheflow_ray.media.video import Target, VideoReader
 
 _SCHEMES = frozenset({"http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp"})
-_HEAD_BYTES = 1024
 #: A bare motion-JPEG stream begins as a JPEG image does; its name tells.
 _MOTION_JPEG = (".mjpeg", ".mjpg")
 
@@ -168,16 +167,15 @@ def _open_file(file: BinaryIO, uri: str, max_pixels: int, path: Path | None = No
     """A reader of a file object; of the file at `path` by name where there is one, which ffmpeg reads faster."""
     if not file.seekable():
         return VideoReader(Target(handle=file, uri=uri, identity=f"uri:{uri}"), max_pixels=max_pixels)
-    identity = file_identity(file)
-    head = file.read(_HEAD_BYTES)
-    file.seek(0)
-    if not head:
+    ends = Ends.of(file)
+    identity = ends.identity()
+    if not ends.num_bytes:
         raise UnsupportedMedia(f"{uri!r} is empty (0 bytes): copy or record it again", uri=uri)
-    if is_image(head) and not uri.lower().endswith(_MOTION_JPEG):
+    if is_image(ends.head) and not uri.lower().endswith(_MOTION_JPEG):
         info = _images_info(uri, "image", identity, num_frames=1, fps=1.0)
         return ImageReader([path or file], info, fps=1.0, max_pixels=max_pixels)
     # "file:" keeps a colon in a name from being taken for a protocol.
-    target = Target(handle=f"file:{path}" if path else file, uri=uri, identity=identity, head=head)
+    target = Target(handle=f"file:{path}" if path else file, uri=uri, identity=identity, ends=ends)
     return VideoReader(target, max_pixels=max_pixels)
 
 

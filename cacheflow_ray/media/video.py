@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -20,6 +19,7 @@ from cacheflow_ray.media.clock import Clock, Timing
 from cacheflow_ray.media.extent import Extent
 from cacheflow_ray.media.faults import READ_ERRORS, naming_errors
 from cacheflow_ray.media.frames import Damage, Picture, SourceInfo
+from cacheflow_ray.media.identity import Ends
 from cacheflow_ray.media.orient import to_rgb
 
 #: Seconds an address may take to answer, and to deliver the next piece.
@@ -38,7 +38,7 @@ class Target:
     uri: str
     identity: str
     is_address: bool = False
-    head: bytes = b""
+    ends: Ends | None = None
 
 
 class VideoReader:
@@ -49,7 +49,7 @@ class VideoReader:
     """
 
     def __init__(self, target: Target, *, max_pixels: int) -> None:
-        with naming_errors(target.uri, is_address=target.is_address, head=target.head):
+        with naming_errors(target.uri, is_address=target.is_address, head=target.ends.head if target.ends else b""):
             self._container = av.open(
                 target.handle,
                 mode="r",
@@ -58,7 +58,7 @@ class VideoReader:
             )
         try:
             self._stream = _video_stream(self._container, target.uri)
-            _configure(self._container, self._stream, target.uri, max_pixels)
+            _configure(self._stream, target, max_pixels)
             self._timing = Timing.of(self._container, self._stream)
             self._extent = Extent(self._container, self._stream, self._timing)
         except BaseException:
@@ -131,10 +131,10 @@ def _video_stream(container: InputContainer, uri: str) -> VideoStream:
     return streams[0]
 
 
-def _configure(container: InputContainer, stream: VideoStream, uri: str, max_pixels: int) -> None:
-    context = stream.codec_context
-    if context is None:
-        codec = _codec_name(container)
+def _configure(stream: VideoStream, target: Target, max_pixels: int) -> None:
+    context, uri = stream.codec_context, target.uri
+    if context is None:  # then ffmpeg's binding knows not even the codec's name
+        codec = (target.ends.video_codec_tag() if target.ends else None) or "(unknown)"
         raise UnsupportedMedia(
             f"{uri!r}: no decoder for its video codec {codec} here: convert it to H.264", uri=uri, codec=codec
         )
@@ -145,15 +145,6 @@ def _configure(container: InputContainer, stream: VideoStream, uri: str, max_pix
     context.options = {"max_pixels": str(max_pixels)}
     context.thread_type = "AUTO"
     context.thread_count = _MAX_THREADS
-
-
-def _codec_name(container: InputContainer) -> str:
-    """A stream without a decoder has no context to ask; ffmpeg's own listing still names its codec (and tag)."""
-    listing = container.dumps_format()  # type: ignore[attr-defined]  # missing in its stubs
-    found = re.search(r"Video: ([^\s,]+)(?: \(([^)/ ]+))?", listing)
-    if found is None:
-        return "unknown"
-    return found[2] if found[1] in ("none", "unknown") and found[2] else found[1]
 
 
 def _describe(container: InputContainer, stream: VideoStream, target: Target) -> SourceInfo:
