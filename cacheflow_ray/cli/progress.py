@@ -91,4 +91,4 @@ def how_far(now: IngestProgress) -> tuple[float, float | None]:
 def _bars() -> Progress:
     console = err_console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
-    return Progress(*columns, console=console, disable=not console.is_terminal)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
