@@ -19,6 +19,7 @@ from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.engine.windows import read_blocks
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel, load_model
+from cacheflow_ray.models.pixels import to_pixels
 from memory_store.records import StreamRecord
 
 FAMILIES = ("tiny-llava-onevision", "tiny-qwen2-vl", "tiny-qwen2.5-vl", "tiny-qwen3-vl")
@@ -90,7 +91,8 @@ def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequen
     config = loaded.model.config
     video_id = getattr(config, "video_token_id", None) or config.video_token_index
     if config.model_type == "llava_onevision":
-        pixels = torch.stack([_llava_pixels(vision, frame) for frame in frames])[None]
+        images = [frame.image for frame in frames]
+        pixels = to_pixels(images, vision._side, vision._side, vision._normalise, loaded.device)[None]
         inner = [video_id] * (rows * cols * len(frames) + 1)
         extra: dict[str, Any] = {"pixel_values_videos": pixels}
     else:
@@ -114,12 +116,6 @@ def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequen
     with torch.no_grad():
         logits: Tensor = loaded.model(input_ids=ids, **extra).logits[0, -len(suffix_ids) :]
     return logits
-
-
-def _llava_pixels(vision: Any, frame: Frame) -> Tensor:
-    from cacheflow_ray.models.pixels import to_pixels
-
-    return to_pixels(frame.image, vision._side, vision._side, vision._normalise, torch.device("cpu"))
 
 
 def context_logits(model: VideoModel, context: Any, suffix_ids: Sequence[int], start: int) -> Tensor:

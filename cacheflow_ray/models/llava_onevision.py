@@ -38,8 +38,7 @@ class LlavaVision:
         for start in range(0, len(units), VISION_BATCH):
             images = [unit[0] for unit in units[start : start + VISION_BATCH]]
             batch = torch.zeros((VISION_BATCH, 3, self._side, self._side), dtype=dtype, device=device)
-            for place, image in enumerate(images):
-                batch[place] = to_pixels(image, self._side, self._side, self._normalise, device).to(dtype)
+            batch[: len(images)] = to_pixels(images, self._side, self._side, self._normalise, device)
             features.extend(self._features(batch)[: len(images)])
         return features
 

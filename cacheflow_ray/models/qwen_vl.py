@@ -82,7 +82,7 @@ class QwenVision:
         """[grid patches, 3 * frames * patch * patch] in the order the vision tower merges them."""
         patch, merge = self._patch, self._merge
         height, width = grid[0] * patch * merge, grid[1] * patch * merge
-        frames = torch.stack([to_pixels(image, height, width, self._normalise, device) for image in unit])
+        frames = to_pixels(unit, height, width, self._normalise, device)
         tiles = frames.reshape(len(unit), 3, grid[0], merge, patch, grid[1], merge, patch)
         # -> row, col, merge row, merge col, channel, frame, y, x
         return tiles.permute(2, 5, 3, 6, 1, 0, 4, 7).reshape(grid[0] * grid[1] * merge * merge, -1)
