@@ -9,7 +9,6 @@ from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.dropping import DropRule
 from cacheflow_ray.errors import SettingsMismatch
 from cacheflow_ray.models import VideoModel
-from cacheflow_ray.models.model import WINDOW_TOKENS
 from memory_store.errors import FingerprintMismatch
 from memory_store.records import JsonValue, StreamRecord
 
@@ -41,7 +40,7 @@ class StreamSpec:
         window = settings.window_blocks
         given = settings.model_dump() | {
             "block_size": block_size,
-            "window_blocks": max(1, WINDOW_TOKENS // block_size) if window is None else window,
+            "window_blocks": max(1, model.default_window_tokens // block_size) if window is None else window,
         }
         return cls(model=model.name, source_identity=source_identity, **given)
 

@@ -63,6 +63,11 @@ class VideoModel:
         return self._parts.default_block_size
 
     @property
+    def default_window_tokens(self) -> int:
+        """What a window spans where the user sets none: the paper's, or half of what a smaller model takes."""
+        return min(WINDOW_TOKENS, self.max_context // 2)
+
+    @property
     def token_width(self) -> int:
         """C * (1 + num_deepstack), channels of a token input."""
         return int(self._parts.text_model.config.hidden_size) * (1 + self.vision.num_deepstack)
@@ -97,7 +102,8 @@ class VideoModel:
         _, queries = self.encoder.encode_text(inputs, queries_of=self.summary_layers)
         asked = torch.tensor(suffix.question, device=self.device)
         own = queries[:, :, self.prefix.length :][:, :, asked].float()
-        return own.unflatten(1, (self.encoder.num_kv_heads, -1)).mean(dim=2)
+        averaged: Tensor = own.unflatten(1, (self.encoder.num_kv_heads, -1)).mean(dim=2)
+        return averaged
 
     def context(self, capacity: int) -> Context:
         """An empty context for `capacity` tokens, the prefix already in it."""

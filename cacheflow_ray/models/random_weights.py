@@ -24,13 +24,16 @@ SPECIAL_TOKENS = (
 
 _TEMPLATE = (
     "{%% for m in messages %%}<|im_start|>{{ m['role'] }}\n"
-    "{%% for c in m['content'] %%}{%% if c['type'] == 'video' %%}%s{%% else %%}{{ c['text'] }}{%% endif %%}{%% endfor %%}"
-    "<|im_end|>\n{%% endfor %%}{%% if add_generation_prompt %%}<|im_start|>assistant\n{%% endif %%}"
+    "{%% for c in m['content'] %%}{%% if c['type'] == 'video' %%}%s{%% else %%}{{ c['text'] }}{%% endif %%}"
+    "{%% endfor %%}<|im_end|>\n{%% endfor %%}{%% if add_generation_prompt %%}<|im_start|>assistant\n{%% endif %%}"
 )
 _QWEN_VIDEO = "<|vision_start|><|video_pad|><|vision_end|>"
 
 #: Wider than the usual 0.02: at toy sizes attention would be nearly uniform and tests of it blind.
 _TOY_RANGE = 0.15
+
+#: Tokens a toy takes: small enough to fill in a test.
+_TOY_CONTEXT = 4096
 
 
 def byte_tokenizer(video_text: str) -> Any:
@@ -65,9 +68,14 @@ def _llava(tokenizer: Any, text: dict[str, Any], vision: dict[str, Any], tied: b
 
 
 def _tiny_llava(tokenizer: Any) -> Any:
-    text = {"hidden_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
+    text: dict[str, Any] = {
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     vision = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
-    text |= {"intermediate_size": 256, "initializer_range": _TOY_RANGE}
+    text |= {"intermediate_size": 256, "initializer_range": _TOY_RANGE, "max_position_embeddings": _TOY_CONTEXT}
     return _llava(tokenizer, text, vision | {"image_size": 112}, tied=True)
 
 
@@ -90,7 +98,11 @@ def _llava_7b(tokenizer: Any) -> Any:
 def _tiny_qwen(config_class: Any, vision: dict[str, Any], mrope: dict[str, Any], **text: Any) -> Callable[[Any], Any]:
     def build(tokenizer: Any) -> Any:
         sizes = {"hidden_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4, "num_key_value_heads": 2}
-        sizes |= {"intermediate_size": 128, "initializer_range": _TOY_RANGE} | text
+        sizes |= {
+            "intermediate_size": 128,
+            "initializer_range": _TOY_RANGE,
+            "max_position_embeddings": _TOY_CONTEXT,
+        } | text
         text_config = _qwen2_text(tokenizer, **sizes)
         text_config["rope_parameters"] = {"rope_type": "default", "rope_theta": 1e6, **mrope}
         ids = _token_ids(
