@@ -80,7 +80,9 @@ class AskOptions(Section):
     Args:
         top_k: K, blocks retrieved beside the window. More is not better: blocks beyond need distract the reader.
         candidates: M >= K, blocks each layer's ranking brings to the merge; None means 4 * K.
+        ranking: how a layer ranks blocks: by mean cosine over its heads, or by how many heads list a block.
         merge: how the first and last layer's rankings become one.
+        stop_ratio: leave out blocks that score below this share of their layer's best; 0 keeps K whatever they score.
         window_blocks: W', most recent blocks attended to; None takes the stream's W.
         time_range: look only here; a range that ends before the present leaves out window and tail.
         max_new_tokens: the answer stops here at the latest.
@@ -92,7 +94,9 @@ class AskOptions(Section):
 
     top_k: Annotated[int, Field(ge=1, le=4096, description="1 to 4096")] = 8
     candidates: Annotated[int | None, Field(ge=1, le=65536, description="top_k to 65536, or None")] = None
+    ranking: Literal["mean", "votes"] = "mean"
     merge: MergeRule = "consensus"
+    stop_ratio: Annotated[float, Field(ge=0, le=1, description="0 to 1")] = 0.0
     window_blocks: WindowBlocks = None
     time_range: Annotated[TimeRange | None, Field(description="a TimeRange, or None")] = None
     max_new_tokens: Annotated[int, Field(ge=1, le=8192, description="1 to 8192")] = 64

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cacheflow_ray.cli.inspect import picture_evidence
 from cacheflow_ray.cli.memory import of_stream, open_memory, open_to_ask
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, Span, flattened
 from cacheflow_ray.cli.output import Output, clock, plural, size, to_json
@@ -45,6 +46,13 @@ class Asking:
         str | None,
         typer.Option("--merge", metavar="RULE", help="consensus, rrf, interleave or last. Default: consensus."),
     ] = None
+    ranking: Annotated[
+        str | None, typer.Option("--ranking", metavar="RULE", help="Rank by mean or votes of the heads. Default: mean.")
+    ] = None
+    stop_ratio: Annotated[
+        float | None,
+        typer.Option("--stop-ratio", metavar="R", help="Leave out blocks below R x the best score. Default: 0."),
+    ] = None
     window: Annotated[
         int | None, typer.Option("--window", metavar="W", help="Most recent blocks to attend to. Default: stream's.")
     ] = None
@@ -61,6 +69,8 @@ class Asking:
             "top_k": self.top_k,
             "candidates": self.candidates,
             "merge": self.merge,
+            "ranking": self.ranking,
+            "stop_ratio": self.stop_ratio,
             "window_blocks": self.window,
             "session_id": self.session,
             "max_new_tokens": self.max_new_tokens,
@@ -95,7 +105,7 @@ def ask(
     with open_to_ask(place, model, stream, output) as memory:
         result = answer(memory, stream, question, options, output)
         if evidence is not None:
-            picture_evidence(memory, stream, question, result, evidence)
+            picture_evidence(memory, stream, f"{stream}: {question}", result.evidence, evidence)
     tell(result, output)
     picture = None if evidence is None else str(evidence)
     output.result({"stream": stream, "question": question, **to_json(result), "picture": picture})
@@ -166,8 +176,3 @@ def block_list(block_idxs: Sequence[int]) -> str:
     """'3' or '3-7': the blocks of one piece of evidence are neighbours."""
     first, last = block_idxs[0], block_idxs[-1]
     return str(first) if first == last else f"{first}-{last}"
-
-
-def picture_evidence(memory: VideoMemory, stream: str, question: str, result: AnswerResult, out: Path) -> None:
-    """Draw the frames of the evidence, with the question and its answer, into `out`."""
-    raise SystemExit

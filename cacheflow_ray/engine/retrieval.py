@@ -1,4 +1,4 @@
-"""Which blocks a question needs: query vectors, one ranking per layer from the store, one consensus (CacheFlow §3.3)."""
+"""Which blocks a question needs: query vectors, one ranking per layer from the store, a consensus (CacheFlow §3.3)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cacheflow_ray.config import AskOptions
-from cacheflow_ray.core.consensus import merge
+from cacheflow_ray.core.consensus import merge, stop_early, vote_ranking
 from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend, OpenedStream
 from cacheflow_ray.engine.protocol import BlockStore
@@ -60,13 +60,26 @@ def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: ran
         return []
     summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
     queries = summary.query(backend.model.queries(suffix)).cpu().numpy()
-    first, last = backend.store.search(
-        opened.stream_id,
-        np.ascontiguousarray(queries, dtype=np.float32),
-        limit=options.num_candidates,
-        blocks=blocks,
+    vectors = np.ascontiguousarray(queries, dtype=np.float32)
+    first, last = (
+        stop_early(ranking, options.stop_ratio) for ranking in _rankings(backend, opened, vectors, blocks, options)
     )
     return merge(first, last, options.top_k, options.merge)
+
+
+def _rankings(
+    backend: Backend, opened: OpenedStream, queries: Array, blocks: range, options: AskOptions
+) -> list[list[Hit]]:
+    """The best M blocks of each summarised layer, queries [S, H, D] float32."""
+    limit = options.num_candidates
+    by_mean = backend.store.search(opened.stream_id, queries, limit=limit, blocks=blocks)
+    if options.ranking == "mean":
+        return by_mean
+    heads = queries.shape[1]
+    per_head = backend.store.search(opened.stream_id, queries, limit=limit, blocks=blocks, per_head=True)
+    return [
+        vote_ranking(per_head[layer * heads : (layer + 1) * heads], mean)[:limit] for layer, mean in enumerate(by_mean)
+    ]
 
 
 def evidence(hits: Sequence[Hit], window: range, times: Array) -> tuple[Evidence, ...]:
