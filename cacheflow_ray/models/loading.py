@@ -12,7 +12,7 @@ from transformers.utils import cached_file
 from transformers.video_processing_utils import BaseVideoProcessor
 
 from cacheflow_ray.config import ModelOptions
-from cacheflow_ray.errors import ModelLoadError, UnsupportedModel
+from cacheflow_ray.errors import ModelError, ModelLoadError, UnsupportedModel
 from cacheflow_ray.models.family import Family, Loaded
 from cacheflow_ray.models.llava_onevision import llava_onevision
 from cacheflow_ray.models.model import VideoModel
@@ -56,13 +56,17 @@ def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attent
     try:
         config = hf.AutoConfig.from_pretrained(name)
         _check_supported(name, config)
-        model = hf.AutoModelForImageTextToText.from_pretrained(name, dtype=dtype, attn_implementation=attention)
+        model = _weights(name, dtype, attention)
         tokenizer = hf.AutoTokenizer.from_pretrained(name)
         # AutoProcessor would insist on torchvision; its configuration and the tokenizer's template are all it holds.
         processor, _ = BaseVideoProcessor.get_video_processor_dict(name)
         tokenizer.chat_template = tokenizer.chat_template or _legacy_template(name)
-    except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except ModelError:
+        raise
+    except (
+        Exception
+    ) as error:  # whatever safetensors, tokenizers, json and the hub client raise for what they cannot read
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelLoadError(
             f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
             "processor), a Hugging Face id that can be reached, or random:<preset>",
@@ -71,18 +75,32 @@ def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attent
     return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, processor=processor)
 
 
+def _weights(name: str, dtype: torch.dtype, attention: str) -> Any:
+    model, report = hf.AutoModelForImageTextToText.from_pretrained(
+        name, dtype=dtype, attn_implementation=attention, output_loading_info=True
+    )
+    missing = sorted(report["missing_keys"])
+    if missing:  # transformers would go on with random ones
+        raise ModelLoadError(
+            f"cannot load model {name!r}: {len(missing)} of its weights are missing, {missing[0]!r} among them; "
+            "fetch or save the checkpoint again",
+            model=name,
+        )
+    return model
+
+
 def _check_supported(name: str, config: Any) -> None:
     if config.model_type not in FAMILIES:
         raise UnsupportedModel(
-            f"model {name!r} is of kind {config.model_type!r}, which has no adapter (vision tower, positions and prompt "
-            f"of the family); there are adapters for {', '.join(FAMILIES)}",
+            f"model {name!r} is of kind {config.model_type!r}, which has no adapter (vision tower, positions and "
+            f"prompt of the family); there are adapters for {', '.join(FAMILIES)}",
             model=name,
         )
     layer_types = set(getattr(config.text_config, "layer_types", None) or ["full_attention"])
     if layer_types != {"full_attention"}:
         raise UnsupportedModel(
-            f"model {name!r} has layers of type {', '.join(sorted(layer_types - {'full_attention'}))}: only layers with "
-            "full attention have keys that can be kept and rotated later",
+            f"model {name!r} has layers of type {', '.join(sorted(layer_types - {'full_attention'}))}: only layers "
+            "with full attention have keys that can be kept and rotated later",
             model=name,
         )
 
@@ -95,9 +113,16 @@ def _legacy_template(name: str) -> str | None:
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
+    device = torch.device(name)
+    if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelLoadError(f"device {name!r} was asked for, but this machine has no CUDA device: use --device cpu")
-    return torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ModelLoadError(
+            f"device {name!r} was asked for, but this machine has {torch.cuda.device_count()} CUDA devices: use cuda:0"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ModelLoadError(f"device {name!r} was asked for, but this machine has none: use --device cpu")
+    return device
 
 
 def _dtype(name: str, device: torch.device) -> torch.dtype:

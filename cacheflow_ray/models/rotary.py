@@ -13,6 +13,9 @@ from cacheflow_ray.errors import UnsupportedModel
 #: Rules whose frequencies change with the length of the input: keys rotated once would be wrong later.
 LENGTH_DEPENDENT = ("dynamic", "longrope")
 
+#: Rules whose frequencies are constants of the model.
+CONSTANT = ("default", "linear", "llama3", "yarn")
+
 
 class Rotary:
     """cos and sin of a text model's rotary embedding at any positions, M-RoPE included.
@@ -22,16 +25,17 @@ class Rotary:
         device: where the angles are wanted.
 
     Raises:
-        UnsupportedModel: the model's frequencies depend on the length of the input.
+        UnsupportedModel: the model's frequencies depend on the length of the input, or on a rule not known here.
     """
 
     def __init__(self, module: nn.Module, device: torch.device) -> None:
         config: Any = module.config
         rope_type = str(module.rope_type)
-        if rope_type in LENGTH_DEPENDENT:
+        if rope_type not in CONSTANT:
+            reason = "changes with the length of the input" if rope_type in LENGTH_DEPENDENT else "is not known here"
             raise UnsupportedModel(
-                f"rotary embedding of type {rope_type!r} changes with the length of the input, so keys cannot be "
-                "rotated once; use a model (or a rope setting in its config.json) of type default, linear, llama3 or yarn",
+                f"rotary embedding of type {rope_type!r} {reason}, so keys cannot be rotated once; use a model (or a "
+                f"rope setting in its config.json) of type {', '.join(CONSTANT)}",
                 rope_type=rope_type,
             )
         # The module's own buffer may have been cast down with the weights: compute the frequencies afresh.
