@@ -41,7 +41,7 @@ class Positions(Protocol):
         """[A, 1]: what to add to the prefix's positions so that a window starting at `first` (a scalar) follows it."""
 
     def context(self, tokens: Tokens, start: int, grid: Grid) -> tuple[Tensor, int]:
-        """[A, T] for retrieved tokens in temporal order, gaps closed, from `start` on; and the position text goes on at."""
+        """[A, T] for retrieved tokens in temporal order, gaps closed, from `start` on; and where text goes on."""
 
 
 class Sequential:
@@ -68,7 +68,8 @@ class Sequential:
 class OneSegment:
     """M-RoPE of Qwen2-VL and Qwen2.5-VL: the video is one segment in which time advances and rows and columns stay.
 
-    Here `pos` counts temporal patches. The time axis steps by `interval` per patch, rounded down as the model does.
+    Here `pos` counts temporal patches. The time axis steps by `interval` per patch, counted from the stream's
+    start and rounded down as the model does.
     Text goes on at start + max(rows, cols), the rule of the pinned library, also where time has run past it.
     """
 
@@ -79,17 +80,24 @@ class OneSegment:
         return np.full(len(is_text), next_pos, dtype=np.int64), next_pos + 1
 
     def stream(self, tokens: Tokens) -> Tensor:
-        return self._triple(tokens, tokens["pos"])
+        return self._triple(tokens, self._time(tokens["pos"]))
 
     def shift(self, first: Tokens) -> Tensor:
         return torch.tensor([[math.floor(int(first["pos"]) * self.interval)], [0], [0]])
 
     def context(self, tokens: Tokens, start: int, grid: Grid) -> tuple[Tensor, int]:
-        _, rank = np.unique(tokens["pos"], return_inverse=True)
-        return self._triple(tokens, rank) + start, start + max(grid) if len(tokens) else start
+        if not len(tokens):
+            return torch.zeros((3, 0), dtype=torch.int64), start
+        # Steps of the stream's own axis, so that rounding falls where it fell when the blocks were encoded.
+        pos = tokens["pos"]
+        step = np.where(pos[1:] == pos[:-1], 0, self._time(pos[:-1] + 1) - self._time(pos[:-1]))
+        return self._triple(tokens, np.concatenate([[0], np.cumsum(step)])) + start, start + max(grid)
 
-    def _triple(self, tokens: Tokens, patch: npt.NDArray[np.int64]) -> Tensor:
-        time = np.floor(patch * self.interval)
+    def _time(self, pos: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        time: npt.NDArray[np.float64] = np.floor(pos * self.interval)
+        return time
+
+    def _triple(self, tokens: Tokens, time: npt.NDArray[np.float64]) -> Tensor:
         return torch.from_numpy(np.stack([time, tokens["row"], tokens["col"]]).astype(np.int64))
 
 
