@@ -61,7 +61,7 @@ class Context:
         )
 
 
-class _Layer(CacheLayerMixin):
+class _Layer(CacheLayerMixin):  # type: ignore[misc]
     """One layer's columns; appending writes in place where DynamicCache would copy the whole context."""
 
     is_sliding = False
@@ -77,6 +77,8 @@ class _Layer(CacheLayerMixin):
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         start, self._length = self._length, self._length + key_states.shape[2]
+        if self._length > self.keys.shape[2]:  # a slice past the end would swallow a single token in silence
+            raise ValueError(f"a context of {self.keys.shape[2]} columns cannot hold {self._length} tokens")
         self.keys[:, :, start : self._length] = key_states
         self.values[:, :, start : self._length] = value_states
         return self.keys[:, :, : self._length], self.values[:, :, : self._length]

@@ -77,7 +77,7 @@ class Encoder:
     def __init__(self, text_model: Any, rotary: Rotary, *, num_deepstack: int = 0) -> None:
         AttentionInterface.register(ATTENTION, _attend)
         self._layers = _sharing_copy(text_model.layers)
-        last = self._layers[-1]
+        last: Any = self._layers[-1]
         last.self_attn.o_proj, last.mlp, last.post_attention_layernorm = _Nothing(), _Nothing(), nn.Identity()
         config = text_model.config
         self._rotary, self._num_deepstack = rotary, num_deepstack
@@ -92,7 +92,12 @@ class Encoder:
 
         Keys and values of full blocks are in their windows afterwards. CacheFlow §3.2; METHOD: block j's KV depends on
         its own tokens, the prefix and blocks j-W..j-1 only, whatever else is in the call.
+
+        Raises:
+            ValueError: two segments of one window, or a block that is missing in one.
         """
+        if len({id(segment.window) for segment in segments}) < len(segments):
+            raise ValueError("one call encodes one block of a stream: two segments share a window")
         parts, start = [], 0
         for segment in segments:
             stop = start + len(segment.inputs)
@@ -144,7 +149,8 @@ def _sharing_copy(layers: nn.ModuleList) -> nn.ModuleList:
     shared = {id(tensor): tensor for tensor in (*layers.parameters(), *layers.buffers())}
     copied: nn.ModuleList = copy.deepcopy(layers, shared)
     for layer in copied:
-        layer.self_attn.config._attn_implementation = ATTENTION
+        attention: Any = layer.self_attn
+        attention.config._attn_implementation = ATTENTION
     return copied.eval()
 
 

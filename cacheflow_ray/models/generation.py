@@ -19,6 +19,8 @@ INCOMPLETE = "\ufffd"
 class Generation:
     """An answer as it is generated: iterate once for its text. Letting go of the iterator stops the model's work.
 
+    Iterating again raises RuntimeError: the context has taken the answer in.
+
     Args:
         tokenizer: decodes the ids.
         run: generates into the sink it is given; called in a thread of its own.
@@ -30,9 +32,13 @@ class Generation:
     def __init__(self, tokenizer: Any, run: Callable[[TokenSink], None]) -> None:
         self._tokenizer, self._run = tokenizer, run
         self._sink = TokenSink()
+        self._started = False
         self.num_tokens = 0
 
     def __iter__(self) -> Iterator[str]:
+        if self._started:
+            raise RuntimeError("an answer can be iterated once")
+        self._started = True
         thread = threading.Thread(target=self._guarded, name="generate", daemon=True)
         thread.start()
         try:
