@@ -1,4 +1,4 @@
-"""Questions: retrieve, rehydrate, generate. Stateless: everything it needs is in the store, nothing of it is changed."""
+"""Questions: retrieve, rehydrate, generate. Stateless: all it needs is in the store, nothing of it is changed."""
 
 from __future__ import annotations
 

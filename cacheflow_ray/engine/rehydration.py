@@ -1,4 +1,4 @@
-"""Stored blocks back into model memory: read once, verified, rotated in place, the tail behind them (CacheFlow §3.4)."""
+"""Stored blocks back into model memory: read once, verified, rotated in place, the tail behind (CacheFlow §3.4)."""
 
 from __future__ import annotations
 

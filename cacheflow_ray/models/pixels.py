@@ -38,9 +38,7 @@ class Normalise:
         )
 
 
-def to_pixels(
-    images: Sequence[Image], height: int, width: int, normalise: Normalise, device: torch.device
-) -> Tensor:
+def to_pixels(images: Sequence[Image], height: int, width: int, normalise: Normalise, device: torch.device) -> Tensor:
     """N images [h, w, 3] uint8 of any sizes -> [N, 3, height, width] float32 on `device`."""
     pixels = torch.stack([_resize(image, height, width, device) for image in images])
     mean, std = (torch.tensor(values, device=device)[:, None, None] for values in (normalise.mean, normalise.std))
