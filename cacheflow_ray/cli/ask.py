@@ -153,7 +153,7 @@ def tell(result: AnswerResult, output: Output) -> None:
         style="dim",
     )
     if result.session_id is not None:
-        output.say(f"to ask on: --session {result.session_id}", style="dim")
+        output.say(f"to follow up: --session {result.session_id}", style="dim")
     for warning in result.warnings:
         output.warn(warning)
 
@@ -161,8 +161,8 @@ def tell(result: AnswerResult, output: Output) -> None:
 def evidence_table(evidence: Sequence[Evidence], output: Output) -> None:
     rows = [
         (
-            clock(item.start_s),
-            clock(item.end_s),
+            clock(item.start_s, tenths=True),
+            clock(item.end_s, tenths=True),
             item.kind,
             f"{item.score:.3f}" if item.kind == "retrieved" else "-",
             block_list(item.block_idxs),

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacheflow_ray.cli.ask import answer, picture_evidence, tell
+from cacheflow_ray.cli.ask import answer, tell
 from cacheflow_ray.cli.ingest import make_jobs, stream_names, watch
 from cacheflow_ray.cli.ingest import tell as tell_report
-from cacheflow_ray.cli.inspect import picture_timeline
+from cacheflow_ray.cli.inspect import picture_evidence, picture_timeline
 from cacheflow_ray.cli.memory import open_memory
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
 from cacheflow_ray.cli.output import Output, plural, to_json
@@ -127,7 +127,7 @@ def draw(memory: VideoMemory, show: Show, results: list[AnswerResult], folder: P
     stream, question = show.questions[0]
     timeline, evidence = folder / "timeline.png", folder / "evidence.png"
     picture_timeline(memory, stream, timeline)
-    picture_evidence(memory, stream, question, results[0], evidence)
+    picture_evidence(memory, stream, f"{stream}: {question}", results[0].evidence, evidence)
     return [timeline, evidence]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output
 
 if TYPE_CHECKING:
-    from cacheflow_ray.engine import VideoMemory
+    from cacheflow_ray.engine import Evidence, VideoMemory
 
 EPILOG = """Example:
 
@@ -41,5 +42,33 @@ def inspect(
 
 
 def picture_timeline(memory: VideoMemory, stream: str, out: Path) -> int:
-    """Draw the stream's timeline into `out`; the number of blocks drawn. Raises NothingToAnswer for an empty stream."""
-    raise SystemExit
+    """Draw the stream's timeline into `out`; the number of blocks drawn.
+
+    Raises:
+        StreamNotFound, OSError.
+        NothingToAnswer: the stream has no block yet.
+    """
+    from cacheflow_ray.cli.pictures import Layout, timeline
+
+    info = memory.stream(stream)
+    blocks = memory.blocks(stream)
+    rows, columns = info.grid
+    picture = timeline(blocks, layout=Layout(grid=info.grid, tokens_per_frame=rows * columns), title=stream)
+    write_picture(out, picture)
+    return len(blocks)
+
+
+def picture_evidence(memory: VideoMemory, stream: str, title: str, evidence: Sequence[Evidence], out: Path) -> None:
+    """Draw one frame of each piece of evidence into `out`. Raises OSError."""
+    from cacheflow_ray.cli.pictures import contact_sheet
+
+    middles = [item.block_idxs[len(item.block_idxs) // 2] for item in evidence]
+    thumbnails = memory.thumbnails(stream, middles)
+    items = [(jpeg, item.start_s, item.end_s, item.score) for jpeg, item in zip(thumbnails, evidence, strict=True)]
+    write_picture(out, contact_sheet(items, title=title))
+
+
+def write_picture(out: Path, png: bytes) -> None:
+    if not out.parent.exists():
+        out.parent.mkdir(parents=True)
+    out.write_bytes(png)

@@ -104,15 +104,14 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def clock(seconds: float | None) -> str:
-    """0:07, 12:34.5 or 1:02:03; '-' for None. Tenths only where they are not zero."""
+def clock(seconds: float | None, *, tenths: bool = False) -> str:
+    """A time as a player shows it: 0:07, 12:34, 1:02:03; with tenths 0:07.4; '-' for None."""
     if seconds is None or not math.isfinite(seconds):
         return "-"
-    tenths = round(abs(seconds) * 10)
-    minutes, rest = divmod(tenths, 600)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}:{minutes:02}:{rest // 10:02}" if hours else f"{minutes}:{rest // 10:02}"
-    return ("-" if seconds < 0 else "") + text + (f".{rest % 10}" if rest % 10 else "")
+    units = round(seconds * 10) if tenths else round(seconds) * 10
+    minutes, rest = divmod(units // 10, 60)
+    text = f"{minutes // 60}:{minutes % 60:02}:{rest:02}" if minutes >= 60 else f"{minutes}:{rest:02}"
+    return f"{text}.{units % 10}" if tenths else text
 
 
 def size(num_bytes: float) -> str:

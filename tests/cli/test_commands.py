@@ -141,7 +141,7 @@ def test_pictures_are_written(store: str, tmp_path: Path, capsys: Capture) -> No
     [
         ("ingest missing.mp4", 1, "SourceNotFound"),
         ("ingest text.mp4", 1, "UnsupportedMedia"),
-        ("ingest clip.mp4 --model random:huge", 2, "InvalidConfig"),
+        ("ingest clip.mp4 --model random:huge", 1, "UnsupportedModel"),
         ("ingest clip.mp4 --model ./nowhere", 1, "ModelLoadError"),
         ("ingest clip.mp4 --summary best", 2, "InvalidConfig"),
         ("ingest clip.mp4 --stream a/b", 2, "InvalidRecord"),

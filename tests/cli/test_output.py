@@ -68,11 +68,11 @@ def test_a_long_name_in_a_table_is_not_cut(capsys: pytest.CaptureFixture[str]) -
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0, "0:00"), (7.04, "0:07"), (59.96, "1:00"), (754.5, "12:34.5"), (3723, "1:02:03"), (None, "-"), (-3, "-0:03")],
+    ("seconds", "whole", "tenths"),
+    [(0, "0:00", "0:00.0"), (59.96, "1:00", "1:00.0"), (754.5, "12:34", "12:34.5"), (3723.04, "1:02:03", "1:02:03.0")],
 )
-def test_clock(seconds: float | None, text: str) -> None:
-    assert clock(seconds) == text
+def test_clock(seconds: float, whole: str, tenths: str) -> None:
+    assert (clock(seconds), clock(seconds, tenths=True), clock(None)) == (whole, tenths, "-")
 
 
 @pytest.mark.parametrize(("num", "text"), [(0, "0 B"), (999, "999 B"), (3_400_000, "3.4 MB"), (2.5e15, "2500.0 TB")])
