@@ -9,8 +9,8 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-#: Thumbnail (JPEG bytes) or None, start and end in seconds, score (higher is better).
-Item = tuple[bytes | None, float, float, float]
+#: Thumbnail (JPEG bytes) or None, start and end in seconds, score (higher is better; None for the window).
+Item = tuple[bytes | None, float, float, float | None]
 
 INK, GREY, FAINT, ACCENT = "#1d2433", "#6b7385", "#e4e7ee", "#1f6feb"
 _CELL_W, _PICTURE_H, _CAPTION_H = 320, 180, 64
@@ -32,7 +32,7 @@ def contact_sheet(items: Sequence[Item], *, title: str) -> bytes:
         draw.text((_MARGIN, _MARGIN - 6 + 36 * i), line, font=_font(26, bold=True), fill=INK)
     if not items:
         draw.text((_MARGIN, top), "No evidence.", font=_font(20), fill=GREY)
-    best = max((item[3] for item in items), default=0.0)
+    best = max((item[3] or 0.0 for item in items), default=0.0)
     tenths = any(end_s - start_s < 2 for _, start_s, end_s, _ in items)
     for i, item in enumerate(items):
         x = _MARGIN + i % columns * (_CELL_W + _GAP)
@@ -79,11 +79,11 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], item: Item, bes
     x, y = corner
     _, start_s, end_s, score = item
     draw.rectangle((x, y, x + _CELL_W - 1, y + 5), fill=FAINT)
-    if best > 0 and score > 0:
+    if best > 0 and score is not None and score > 0:
         draw.rectangle((x, y, x + max(2, round(_CELL_W * score / best)) - 1, y + 5), fill=ACCENT)
     times = f"{clock(start_s, tenths=tenths)} – {clock(end_s, tenths=tenths)}"
     draw.text((x, y + 18), times, font=_font(19, bold=True), fill=INK)
-    draw.text((x + _CELL_W, y + 20), f"score {score:.3g}", font=_font(16), fill=GREY, anchor="ra")
+    draw.text((x + _CELL_W, y + 20), "window" if score is None else f"score {score:.3g}", font=_font(16), fill=GREY, anchor="ra")
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

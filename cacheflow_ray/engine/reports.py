@@ -87,12 +87,15 @@ class BlockView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
-    """A stretch of video an answer attended to: neighbouring blocks as one. `score`: the best block's fused score."""
+    """A stretch of video an answer attended to: neighbouring blocks as one.
+
+    `score`: the best block's fused score; None for the window, which is attended to whatever the question.
+    """
 
     start_s: float
     end_s: float
     block_idxs: tuple[int, ...]
-    score: float
+    score: float | None
     kind: Literal["retrieved", "window"] = "retrieved"
 
 

@@ -99,15 +99,15 @@ def evidence(hits: Sequence[Hit], window: range, times: Array) -> tuple[Evidence
     found = [_stretch(run, max(score[block] for block in run), times) for run in runs]
     found.sort(key=lambda stretch: min(rank[block] for block in stretch.block_idxs))
     if len(window):
-        found.append(_stretch(list(window), 0.0, times, kind="window"))
+        found.append(_stretch(list(window), None, times))
     return tuple(found)
 
 
-def _stretch(blocks: list[int], score: float, times: Array, kind: str = "retrieved") -> Evidence:
+def _stretch(blocks: list[int], score: float | None, times: Array) -> Evidence:
     return Evidence(
         start_s=float(times[blocks[0], 0]),
         end_s=float(times[blocks[-1], 1]),
         block_idxs=tuple(blocks),
         score=score,
-        kind="window" if kind == "window" else "retrieved",
+        kind="window" if score is None else "retrieved",
     )
