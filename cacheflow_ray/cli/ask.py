@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -133,11 +134,12 @@ def search(
 
 def answer(memory: VideoMemory, stream: str, question: str, options: AskOptions, output: Output) -> AnswerResult:
     """Ask, showing the answer as it is made."""
-    reply = memory.ask(stream, question, options=options)
-    for piece in reply:
-        output.piece(piece)
-    output.say()
-    return reply.result
+    # Closed also when Ctrl-C or a reader that has gone cuts it short: a model must not go on at the interpreter's end.
+    with closing(memory.ask(stream, question, options=options)) as reply:
+        for piece in reply:
+            output.piece(piece)
+        output.say()
+        return reply.result
 
 
 def tell(result: AnswerResult, output: Output) -> None:
@@ -164,7 +166,7 @@ def evidence_table(evidence: Sequence[Evidence], output: Output) -> None:
             clock(item.start_s, tenths=True),
             clock(item.end_s, tenths=True),
             item.kind,
-            f"{item.score:.3f}" if item.kind == "retrieved" else "-",
+            "-" if item.score is None else f"{item.score:.3f}",
             block_list(item.block_idxs),
         )
         for item in evidence

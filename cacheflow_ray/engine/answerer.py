@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
@@ -63,6 +63,10 @@ class Answer:
     def __iter__(self) -> Iterator[str]:
         return self._pieces
 
+    def close(self) -> None:
+        """Stop generating. What was not iterated yet is lost."""
+        self._pieces.close()
+
     @property
     def result(self) -> AnswerResult:
         """The whole answer; generates what has not been iterated yet."""
@@ -81,7 +85,7 @@ class Answer:
             )
         return self._result
 
-    def _run(self) -> Iterator[str]:
+    def _run(self) -> Generator[str, None, None]:
         for piece in self._prepared.generation:
             if not self._text:
                 self._prepared.clock.mark("first_token")

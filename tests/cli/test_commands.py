@@ -198,6 +198,21 @@ def test_asking_works_while_another_process_writes(store: str) -> None:
     assert str(os.getpid()) in err and "conversation is not kept" in err
 
 
+@pytest.mark.parametrize(("signal_sent", "code", "said"), [(signal.SIGINT, 130, "error: interrupted\n"), (None, 1, "")])
+def test_an_answer_cut_short_by_ctrl_c_or_a_reader_that_left_ends_cleanly(
+    store: str, signal_sent: signal.Signals | None, code: int, said: str
+) -> None:
+    asking = cacheflow("ask", "cards", "Which number?", "--data", store, "--max-new-tokens", "3500")
+    assert asking.stdout is not None and asking.stderr is not None
+    assert asking.stdout.read(1)
+    if signal_sent is not None:
+        asking.send_signal(signal_sent)
+    else:
+        asking.stdout.close()
+
+    assert (asking.wait(timeout=60), asking.stderr.read()) == (code, said)
+
+
 def test_ctrl_c_keeps_what_was_seen_and_the_same_command_goes_on(tmp_path: Path, capsys: Capture) -> None:
     long_clip = tmp_path / "long.mp4"
     frames = [*film(paint_shapes), *film(paint_cards)] * 4
