@@ -1,9 +1,12 @@
-"""Reading blocks' KV out of the memory map: verify a piece, and copy it while it is still in the core's cache."""
+"""Reading blocks' KV out of the memory map: copy a piece, and verify it while it is still in the core's cache.
+
+Copying first is the faster order: memory is then read and written at the same time, and hashing costs next to nothing.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -11,12 +14,22 @@ from typing import Any
 import numpy as np
 
 from memory_store.blobs import Snapshot
-from memory_store.codec import BlockHeader, KvLayout, verify_layers
+from memory_store.codec import BlockHeader, KvLayout, layer_bytes, verify_layers
 from memory_store.errors import InvalidRecord, StoreUnavailable
 from memory_store.records import Array
 
-#: Bytes verified and then copied at a time: few enough to stay in a core's second-level cache between the two.
-_PIECE_BYTES = 512 << 10
+#: Bytes copied and then verified at a time: few enough to stay in a core's second-level cache between the two, many
+#: enough that threads reading together seldom meet at the interpreter's lock. Best of 100 KB .. 2.4 MB as measured.
+_PIECE_BYTES = 600 << 10
+
+
+class _Stored:
+    """One block in the memory map. layers: uint8 [L, bytes of a layer]; kv: the same as raw [L, 2, H, B, D]."""
+
+    def __init__(self, header: BlockHeader, value: memoryview, raw: np.dtype[Any]) -> None:
+        self.header = header
+        self.layers = layer_bytes(header, value)
+        self.kv: Array = self.layers.view(raw).reshape(header.layout.shape)
 
 
 class BlockReader:
@@ -39,12 +52,8 @@ class BlockReader:
         self.shape = layout.shape
         self.dtype: np.dtype[Any] = layout.dtype
         self._snapshot = snapshot
-        self._headers = [header for header, _ in found]
-        self._layers = [
-            np.frombuffer(value, np.uint8, offset=header.header_bytes).reshape(layout.num_layers, layout.layer_bytes)
-            for header, value in found
-        ]
         self._raw = np.dtype(f"u{layout.dtype.itemsize}")
+        self._blocks = [_Stored(header, value, self._raw) for header, value in found]
         self._piece = max(1, _PIECE_BYTES // layout.layer_bytes)
         self._threads = max(1, min(threads, len(found)))
         self._pool: ThreadPoolExecutor | None = None
@@ -67,39 +76,37 @@ class BlockReader:
             CorruptRecord: a checksum differs; what was written to the arrays by then must not be used.
             InvalidRecord: the arrays or layers do not fit. StoreUnavailable: closed.
         """
-        keys, values = (self._checked(out, layers) for out in (keys_out, values_out))
         self._enter()
         try:
-            shares = [range(first, len(self._headers), self._threads) for first in range(self._threads)]
-            others = [self._workers().submit(self._copy, share, layers, keys, values) for share in shares[1:]]
+            keys, values = (self._checked(out, layers) for out in (keys_out, values_out))
+            todo = iter(range(len(self._blocks)))  # shared: a thread takes its next block when it is done with one
+            others = [self._workers().submit(self._copy, todo, layers, keys, values) for _ in range(self._threads - 1)]
             try:
-                self._copy(shares[0], layers, keys, values)
+                self._copy(todo, layers, keys, values)
             finally:
                 errors = [other.exception() for other in others]
             for error in filter(None, errors):
                 raise error
+            return keys.nbytes + values.nbytes
         finally:
             self._leave()
-        return keys.nbytes + values.nbytes
 
-    def _copy(self, blocks: range, layers: range, keys: Array, values: Array) -> None:
+    def _copy(self, blocks: Iterator[int], layers: range, keys: Array, values: Array) -> None:
         num_tokens, base = self.shape[3], layers.start
         for block in blocks:
-            header, data = self._headers[block], self._layers[block]
-            columns = slice(block * num_tokens, (block + 1) * num_tokens)
-            kv = data.view(self._raw).reshape(self.shape)
+            stored, columns = self._blocks[block], slice(block * num_tokens, (block + 1) * num_tokens)
             for first in range(base, layers.stop, self._piece):
                 last = min(first + self._piece, layers.stop)
-                verify_layers(header, data, range(first, last))
-                np.copyto(keys[first - base : last - base, :, columns], kv[first:last, 0])
-                np.copyto(values[first - base : last - base, :, columns], kv[first:last, 1])
+                np.copyto(keys[first - base : last - base, :, columns], stored.kv[first:last, 0])
+                np.copyto(values[first - base : last - base, :, columns], stored.kv[first:last, 1])
+                verify_layers(stored.header, stored.layers[first:last], first)
 
     def _checked(self, out: Array, layers: range) -> Array:
         """`out` as unsigned integers, which numpy copies faster than bfloat16."""
         num_layers, _, heads, num_tokens, head_dim = self.shape
         if layers.step != 1 or not 0 <= layers.start <= layers.stop <= num_layers:
             raise InvalidRecord(f"{layers} are not consecutive layers of 0..{num_layers - 1}")
-        expected = (len(layers), heads, len(self._headers) * num_tokens, head_dim)
+        expected = (len(layers), heads, len(self._blocks) * num_tokens, head_dim)
         if out.shape != expected or out.dtype not in (self.dtype, self._raw):
             raise InvalidRecord(f"cannot read {self.dtype} KV {expected} into {out.dtype} {out.shape}")
         if out.size and head_dim > 1 and out.strides[-1] != out.itemsize:
@@ -131,7 +138,7 @@ class BlockReader:
             pool, self._pool = self._pool, None
         if pool:
             pool.shutdown()
-        self._layers = []
+        self._blocks = []
         self._snapshot.close()
 
     def __enter__(self) -> BlockReader:

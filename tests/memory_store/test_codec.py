@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store import KV_DTYPES, TOKEN_DTYPE, Block, CorruptRecord, StreamState
-from memory_store.codec import KvLayout, decode_header, encode_block, verify_layers
+from memory_store.codec import KvLayout, decode_header, encode_block, layer_bytes, verify_layers
 from memory_store.values import (
     SummaryHeader,
     decode_state,
@@ -29,9 +29,9 @@ KEY = b"\x00\x00\x00\x07\x00\x00\x00\x02"
 def decode(value: bytes, block: Block) -> tuple[np.ndarray, np.ndarray, str]:
     """Tokens, KV and fingerprint of a block's value, every byte verified."""
     header = decode_header(value, stream_id=block.stream_id, block_idx=block.block_idx)
-    data = np.frombuffer(value, np.uint8, offset=header.header_bytes).reshape(header.layout.num_layers, -1)
-    verify_layers(header, data, range(len(data)))
-    return header.tokens, data.view(header.layout.dtype).reshape(header.layout.shape), header.fingerprint
+    layers = layer_bytes(header, value)
+    verify_layers(header, layers, 0)
+    return header.tokens, layers.view(header.layout.dtype).reshape(header.layout.shape), header.fingerprint
 
 
 @given(
