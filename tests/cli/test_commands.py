@@ -101,6 +101,19 @@ def test_search_finds_no_more_than_asked_for(store: str, capsys: Capture) -> Non
     assert 1 <= len(found) <= 2 and sum(len(item["block_idxs"]) for item in found) == 2
 
 
+def test_a_time_range_bounds_what_search_finds(store: str, capsys: Capture) -> None:
+    line = ("search", "cards", "a red card", "--data", store, "--from", "30", "--to", "0:35")
+    found = asked(capsys, *line)["evidence"]
+    assert found and all(item["end_s"] >= 30 and item["start_s"] <= 35 for item in found)
+
+
+def test_the_store_may_be_named_by_the_environment(
+    store: str, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CACHEFLOW_DATA", store)
+    assert [info["stream"] for info in asked(capsys, "streams", "list")["streams"]] == ["cards", "shapes"]
+
+
 def test_streams_can_be_listed_shown_and_deleted(clips: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
     where = ("--data", str(tmp_path))
     asked(capsys, "ingest", str(clips["cards"]), "--stream", "door", *where)
