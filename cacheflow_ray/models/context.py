@@ -42,8 +42,7 @@ class Context:
         """Rotate the next T columns, already written un-rotated, to `positions` [A, T], and count them in."""
         columns = slice(self.length, self.length + positions.shape[1])
         cos, sin = self._rotary(positions)
-        for keys in self.keys:
-            rotate_(keys[:, columns], cos, sin)
+        rotate_(self.keys[:, :, columns], cos, sin)
         self.length = columns.stop
 
     def append(self, kv: Tensor, positions: Tensor) -> None:
