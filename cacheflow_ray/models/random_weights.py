@@ -114,14 +114,17 @@ def _tiny_qwen(config_class: Any, vision: dict[str, Any], mrope: dict[str, Any],
     return build
 
 
-_QWEN2_VISION = {"depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2}
+_QWEN2_VISION = {
+    "depth": 2, "embed_dim": 32, "hidden_size": 64, "num_heads": 2, "mlp_ratio": 2, "initializer_range": _TOY_RANGE,
+}  # fmt: skip
 _QWEN25_VISION = {
     "depth": 2, "hidden_size": 32, "out_hidden_size": 64, "num_heads": 2, "intermediate_size": 64,
-    "fullatt_block_indexes": [1], "window_size": 56, "tokens_per_second": 2,
+    "fullatt_block_indexes": [1], "window_size": 56, "tokens_per_second": 2, "initializer_range": _TOY_RANGE,
 }  # fmt: skip
 _QWEN3_VISION = {
     "depth": 3, "hidden_size": 32, "out_hidden_size": 64, "num_heads": 2, "intermediate_size": 64,
     "deepstack_visual_indexes": [0, 1], "num_position_embeddings": 64,
+    "initializer_range": _TOY_RANGE,
 }  # fmt: skip
 
 #: preset -> (configuration from a tokenizer, how its template writes a video, per-frame pixel budget or None)
