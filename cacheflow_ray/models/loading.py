@@ -53,6 +53,8 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
 
 
 def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> Loaded:
+    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
+        raise ModelLoadError(f"cannot load model {name!r}: there is no such folder", model=name)
     try:
         config = hf.AutoConfig.from_pretrained(name)
         _check_supported(name, config)
@@ -66,7 +68,7 @@ def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attent
     except (
         Exception
     ) as error:  # whatever safetensors, tokenizers, json and the hub client raise for what they cannot read
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .:;")
         raise ModelLoadError(
             f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
             "processor), a Hugging Face id that can be reached, or random:<preset>",

@@ -13,12 +13,17 @@ import torch
 from torch import Tensor
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
+from cacheflow_ray.errors import UnsupportedMedia
 from cacheflow_ray.models.family import VISION_BATCH, Loaded, Parts
 from cacheflow_ray.models.pixels import Image, Normalise, to_pixels
 from cacheflow_ray.models.positions import Grid, OneSegment, Positions, SegmentPerFrame
 
 #: Per-frame pixel budget where the checkpoint's processor names none: about 200 tokens a frame at 28 px per token.
 DEFAULT_PIXELS = (128 * 28 * 28, 256 * 28 * 28)
+
+#: Tokens of one frame at most, the reference implementation's limit for videos (qwen-vl-utils): checkpoints name budgets
+#: for single images or for whole videos, thousands of tokens if one frame took it all.
+MAX_FRAME_TOKENS = 768
 
 FrameText = Callable[[float], tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -37,16 +42,22 @@ class QwenVision:
         self.num_deepstack = len(getattr(config, "deepstack_visual_indexes", None) or ())
         self._patch, self._merge = int(config.patch_size), int(config.spatial_merge_size)
         size = processor.get("size") or {}
+        most = MAX_FRAME_TOKENS * (self._patch * self._merge) ** 2
         self._pixels = (
-            int(processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_PIXELS[0]),
-            int(processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_PIXELS[1]),
+            min(int(processor.get("min_pixels") or size.get("shortest_edge") or DEFAULT_PIXELS[0]), most),
+            min(int(processor.get("max_pixels") or size.get("longest_edge") or DEFAULT_PIXELS[1]), most),
         )
         self._normalise = Normalise.of(processor)
 
     def grid(self, height: int, width: int) -> Grid:
         factor = self._patch * self._merge
         low, high = self._pixels
-        rows_px, cols_px = smart_resize(height, width, factor=factor, min_pixels=low, max_pixels=high)
+        try:
+            rows_px, cols_px = smart_resize(height, width, factor=factor, min_pixels=low, max_pixels=high)
+        except ValueError as error:  # a strip, 200 times as long as wide
+            raise UnsupportedMedia(
+                f"frames of {width} x {height} pixels are too narrow for the model: crop or pad the video"
+            ) from error
         return rows_px // factor, cols_px // factor
 
     @torch.no_grad()
