@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -16,8 +16,9 @@ from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import IngestProgress, IngestReport
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.errors import CacheFlowError
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
-from memory_store.errors import StreamNotFound
+from memory_store.errors import StoreError, StreamNotFound
 from memory_store.records import StreamRecord
 
 Source = str | Path | BinaryIO
@@ -82,7 +83,7 @@ def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | Non
                 feeds.append(feed)
         try:
             _run(backend, feeds, times, watch)
-        except BaseException:
+        except CacheFlowError:  # raised between units: what was absorbed before it is whole
             _save(backend, feeds, times)
             raise
         reports |= {feed.job.stream: _report(backend, feed, times) for feed in feeds}
@@ -152,13 +153,14 @@ def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Wat
 
 
 def _save(backend: Backend, feeds: Sequence[_Feed], times: StageTimes) -> None:
-    """Keep what was absorbed before an interruption; the interruption itself is what the caller hears of."""
+    """Keep what was absorbed before an error.
+
+    Not after a Ctrl-C, which can strike in the middle of a unit: the last commit, at most COMMIT_INTERVAL_S old, stands.
+    """
     unfinished = [feed.encoder for feed in feeds if not feed.ended]
-    try:
+    with suppress(StoreError):  # the first error is what the caller hears of
         encode_ready(backend.model, unfinished, times)
         commit(backend.store, unfinished, times)
-    except Exception:  # e.g. the disk is full, which is why we are here: the last commit stands
-        return
 
 
 def _progress(feed: _Feed) -> IngestProgress:
