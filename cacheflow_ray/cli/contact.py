@@ -9,6 +9,8 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
+from cacheflow_ray.cli.output import clock
+
 #: Thumbnail (JPEG bytes) or None, start and end in seconds, score (higher is better; None for the window).
 Item = tuple[bytes | None, float, float, float | None]
 
@@ -44,14 +46,6 @@ def contact_sheet(items: Sequence[Item], *, title: str) -> bytes:
     return out.getvalue()
 
 
-def clock(seconds: float, *, tenths: bool = False) -> str:
-    """A time as a player shows it: 0:07, 12:30, 1:02:03; with tenths 0:07.4."""
-    units = round(seconds * 10) if tenths else round(seconds) * 10
-    minutes, rest = divmod(units // 10, 60)
-    text = f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
-    return f"{text}.{units % 10}" if tenths else text
-
-
 def decoded(thumbnail: bytes | None) -> Image.Image | None:
     """The picture in `thumbnail`, or None where there is none (or none that can be read)."""
     if thumbnail is None:
@@ -83,7 +77,8 @@ def _caption(draw: ImageDraw.ImageDraw, corner: tuple[int, int], item: Item, bes
         draw.rectangle((x, y, x + max(2, round(_CELL_W * score / best)) - 1, y + 5), fill=ACCENT)
     times = f"{clock(start_s, tenths=tenths)} – {clock(end_s, tenths=tenths)}"
     draw.text((x, y + 18), times, font=_font(19, bold=True), fill=INK)
-    draw.text((x + _CELL_W, y + 20), "window" if score is None else f"score {score:.3g}", font=_font(16), fill=GREY, anchor="ra")
+    worth = "window" if score is None else f"score {score:.3g}"
+    draw.text((x + _CELL_W, y + 20), worth, font=_font(16), fill=GREY, anchor="ra")
 
 
 def _wrapped(text: str, font: ImageFont.FreeTypeFont, width: int) -> list[str]:

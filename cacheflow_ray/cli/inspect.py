@@ -64,7 +64,10 @@ def picture_evidence(memory: VideoMemory, stream: str, title: str, evidence: Seq
 
     middles = [item.block_idxs[len(item.block_idxs) // 2] for item in evidence]
     thumbnails = memory.thumbnails(stream, middles)
-    items = [(jpeg, item.start_s, item.end_s, item.score) for jpeg, item in zip(thumbnails, evidence, strict=True)]
+    scores = [item.score if item.kind == "retrieved" else None for item in evidence]
+    items = [
+        (jpeg, item.start_s, item.end_s, score) for jpeg, item, score in zip(thumbnails, evidence, scores, strict=True)
+    ]
     write_picture(out, contact_sheet(items, title=title))
 
 

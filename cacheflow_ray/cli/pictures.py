@@ -15,7 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import FixedLocator, FuncFormatter, MultipleLocator, PercentFormatter
 
-from cacheflow_ray.cli.contact import ACCENT, FAINT, GREY, INK, clock, contact_sheet, decoded
+from cacheflow_ray.cli.contact import ACCENT, FAINT, GREY, INK, contact_sheet, decoded
+from cacheflow_ray.cli.output import clock
 from cacheflow_ray.cli.raster import Raster, rasterise
 from cacheflow_ray.errors import NothingToAnswer
 from memory_store.records import Array

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from PIL import Image
 
-from cacheflow_ray.cli.contact import ACCENT, FAINT, clock
+from cacheflow_ray.cli.contact import ACCENT, FAINT
 from cacheflow_ray.cli.pictures import Layout, contact_sheet, timeline
 from cacheflow_ray.cli.raster import rasterise
 from cacheflow_ray.errors import NothingToAnswer
@@ -151,17 +151,3 @@ def test_a_sheet_of_any_number_of_items_and_a_long_title(count: int) -> None:
     items = [(_jpeg((9, 9, 9), (50, 200)), 0.0, 3600.0, -0.1)] * count
     pixels = _pixels(contact_sheet(items, title="why " * 200 + "x" * 300))
     assert (pixels[:, -30:] == 255).all()  # the title ends before the margin
-
-
-@pytest.mark.parametrize(
-    ("seconds", "tenths", "text"),
-    [
-        (0, False, "0:00"),
-        (7.6, False, "0:08"),
-        (59.96, True, "1:00.0"),
-        (750, False, "12:30"),
-        (3723, False, "1:02:03"),
-    ],
-)
-def test_times_read_as_in_a_player(seconds: float, tenths: bool, text: str) -> None:
-    assert clock(seconds, tenths=tenths) == text
