@@ -54,7 +54,7 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
 
 def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> Loaded:
     if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
-        raise ModelLoadError(f"cannot load model {name!r}: there is no such folder", model=name)
+        raise _cannot_load(name, "there is no such folder")
     try:
         config = hf.AutoConfig.from_pretrained(name)
         _check_supported(name, config)
@@ -69,12 +69,16 @@ def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attent
         Exception
     ) as error:  # whatever safetensors, tokenizers, json and the hub client raise for what they cannot read
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(" .:;")
-        raise ModelLoadError(
-            f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
-            "processor), a Hugging Face id that can be reached, or random:<preset>",
-            model=name,
-        ) from error
+        raise _cannot_load(name, reason) from error
     return Loaded(model=model.to(device).eval(), tokenizer=tokenizer, processor=processor)
+
+
+def _cannot_load(name: str, reason: str) -> ModelLoadError:
+    return ModelLoadError(
+        f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
+        "processor), a Hugging Face id that can be reached, or random:<preset>",
+        model=name,
+    )
 
 
 def _weights(name: str, dtype: torch.dtype, attention: str) -> Any:

@@ -21,8 +21,8 @@ from cacheflow_ray.models.positions import Grid, OneSegment, Positions, SegmentP
 #: Per-frame pixel budget where the checkpoint's processor names none: about 200 tokens a frame at 28 px per token.
 DEFAULT_PIXELS = (128 * 28 * 28, 256 * 28 * 28)
 
-#: Tokens of one frame at most, the reference implementation's limit for videos (qwen-vl-utils): checkpoints name budgets
-#: for single images or for whole videos, thousands of tokens if one frame took it all.
+#: Tokens of one frame at most, the reference implementation's limit for videos (qwen-vl-utils): checkpoints name
+#: budgets for single images or for whole videos, thousands of tokens if one frame took it all.
 MAX_FRAME_TOKENS = 768
 
 FrameText = Callable[[float], tuple[tuple[int, ...], tuple[int, ...]]]
