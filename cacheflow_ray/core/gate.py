@@ -27,5 +27,3 @@ def moved(view: Tensor, reference: Tensor) -> float:
 def is_still(view: Tensor, reference: Tensor | None, threshold: float) -> bool:
     """Whether the frame may be skipped: it differs from the reference by less than `threshold` everywhere."""
     return reference is not None and moved(view, reference) < threshold
-
-

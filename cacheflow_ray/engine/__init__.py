@@ -11,7 +11,6 @@ from cacheflow_ray.engine.reports import (
     IngestReport,
     StreamInfo,
     Usage,
-    as_json,
 )
 
 __all__ = [
@@ -25,5 +24,4 @@ __all__ = [
     "StreamInfo",
     "Usage",
     "VideoMemory",
-    "as_json",
 ]

@@ -155,7 +155,7 @@ def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Wat
 def _save(backend: Backend, feeds: Sequence[_Feed], times: StageTimes) -> None:
     """Keep what was absorbed before an error.
 
-    Not after a Ctrl-C, which can strike in the middle of a unit: the last commit, at most COMMIT_INTERVAL_S old, stands.
+    Not after a Ctrl-C, which can strike in the middle of a unit: then the last commit stands.
     """
     unfinished = [feed.encoder for feed in feeds if not feed.ended]
     with suppress(StoreError):  # the first error is what the caller hears of

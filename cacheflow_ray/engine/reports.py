@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 from memory_store.records import Array, JsonValue
 
@@ -122,19 +122,3 @@ class AnswerResult:
     usage: Usage
     timings: Mapping[str, float]
     warnings: tuple[str, ...]
-
-
-def as_json(report: Any) -> dict[str, Any]:
-    """A report as plain values for a JSON object, computed rates included."""
-    plain = {name: _plain(getattr(report, name)) for name in report.__slots__}
-    if hasattr(report, "keep_rate"):
-        plain["keep_rate"] = report.keep_rate
-    return plain
-
-
-def _plain(value: Any) -> Any:
-    if hasattr(value, "__slots__"):
-        return as_json(value)
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    return dict(value) if isinstance(value, Mapping) else value
