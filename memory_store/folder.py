@@ -88,11 +88,16 @@ def write_manifest(path: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-        folder = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for folder in (path / "shard-0000", path, path.parent):
+            _sync_folder(folder)  # a new file survives a power cut only once its folder is synced
+
+
+def _sync_folder(path: Path) -> None:
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _read_manifest(path: Path) -> object:

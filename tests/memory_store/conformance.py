@@ -226,7 +226,7 @@ class StoreConformance:
     @pytest.mark.parametrize(
         "bad",
         [
-            make_commit(make_block(3), num_blocks=4),
+            make_commit(make_block(3), num_blocks=3),
             make_commit(make_block(2), num_blocks=2),
             make_commit(num_blocks=3),
             make_commit(make_block(2, stream_id="other"), num_blocks=3),

@@ -11,6 +11,7 @@ import sys
 import threading
 from pathlib import Path
 
+import lmdb
 import numpy as np
 import pytest
 
@@ -112,7 +113,7 @@ def test_a_second_writing_process_is_refused_with_the_pid_of_the_first(tmp_path:
         with pytest.raises(StoreLocked, match=f"process {writer.pid}") as caught:
             Store.open(tmp_path)
         assert caught.value.ids["pid"] == writer.pid
-        with Store.open(tmp_path, read_only=True) as store:  # its map grows under this reader
+        with Store.open(tmp_path, read_only=True, map_size=1 << 20) as store:  # the file outgrows this map
             seen = 0
             while seen < 1000:
                 writer.stdout.readline()
@@ -183,7 +184,7 @@ from memory_store import Store, StoreFull
 from tests.memory_store.conformance import *
 store = Store.open(sys.argv[1])
 fill(store, 1)
-resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, -1))
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), -1))
 count = 1
 try:
     while True:
@@ -199,8 +200,9 @@ print(count)
 """
 
 
-def test_a_full_disk_loses_nothing_and_the_store_goes_on_once_there_is_room(tmp_path: Path) -> None:
-    filler = run_python(FILLER, tmp_path)
+@pytest.mark.parametrize("limit", [1 << 20, (1 << 20) + 100])  # the latter ends in the middle of a page
+def test_a_full_disk_loses_nothing_and_the_store_goes_on_once_there_is_room(tmp_path: Path, limit: int) -> None:
+    filler = run_python(FILLER, tmp_path, limit)
     out, _ = filler.communicate()
     assert filler.returncode == 0, out
     assert "no space left" in out
@@ -323,6 +325,17 @@ def test_closing_the_store_ends_its_readers(tmp_path: Path) -> None:
     out = np.zeros((3, H, 4, D), BFLOAT16)
     with pytest.raises(StoreUnavailable):
         reader.read(range(3), out, out)
+
+
+def test_a_deleted_stream_leaves_nothing_in_the_file(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        fill(store, 5)
+        store.put_turns("cam/1", b"turns", 1e12)
+        store.delete_stream("cam")
+    with lmdb.open(str(tmp_path / "shard-0000"), max_dbs=8) as env, env.begin() as txn:
+        left = {name: txn.stat(env.open_db(name, txn))["entries"] for name in env.dbs(txn)}
+    assert left.pop(b"meta") == 1  # the counter of stream numbers
+    assert set(left.values()) == {0}
 
 
 def test_a_forked_child_cannot_use_the_parent_s_store(tmp_path: Path) -> None:
