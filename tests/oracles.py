@@ -83,8 +83,8 @@ def distance(found: Tensor, wanted: Tensor) -> float:
     return float((found.double() - wanted.double()).abs().max() / max(1.0, float(wanted.double().abs().max())))
 
 
-def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequence[int]) -> Tensor:
-    """Logits of the question's tokens by the unmodified model's own forward on pixels, [T, vocabulary]."""
+def native_inputs(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequence[int]) -> dict[str, Any]:
+    """What the unmodified model's own forward and generate take for the whole video and the question."""
     loaded, vision = model._loaded, model.vision
     rows, cols = vision.grid(*frames[0].image.shape[:2])
     units = [frames[i : i + vision.frames_per_unit] for i in range(0, len(frames), vision.frames_per_unit)]
@@ -113,8 +113,14 @@ def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequen
     if config.model_type != "llava_onevision":
         extra["mm_token_type_ids"] = (ids == video_id).int() * 2
         loaded.model.model.rope_deltas = None
+    return {"input_ids": ids, **extra}
+
+
+def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequence[int]) -> Tensor:
+    """Logits of the question's tokens by the unmodified model's own forward on pixels, [T, vocabulary]."""
     with torch.no_grad():
-        logits: Tensor = loaded.model(input_ids=ids, **extra).logits[0, -len(suffix_ids) :]
+        out = model._loaded.model(**native_inputs(model, frames, suffix_ids))
+    logits: Tensor = out.logits[0, -len(suffix_ids) :]
     return logits
 
 

@@ -180,7 +180,7 @@ def test_qwen3_writes_the_time_before_each_patch() -> None:
 
 
 def picture(height: int, width: int) -> Image:
-    """Smooth colours and edges, so that resizing matters, away from black and white, where libraries clip differently."""
+    """Smooth colours and edges, so that resizing matters; no black or white, which libraries clip differently."""
     y, x = np.mgrid[0:height, 0:width]
     channels = [128 + 90 * np.sin(x / 9), 64 + 128 * ((x // 13 + y // 7) % 2), 128 + 90 * np.cos(y / 5 + x / 31)]
     return np.stack(channels, axis=-1).astype(np.uint8)
