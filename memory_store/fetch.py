@@ -19,7 +19,7 @@ from memory_store.errors import InvalidRecord, StoreUnavailable
 from memory_store.records import Array
 
 #: Bytes copied and then verified at a time: few enough to stay in a core's second-level cache between the two, many
-#: enough that threads reading together seldom meet at the interpreter's lock. Best of 100 KB .. 2.4 MB as measured.
+#: enough that threads reading together seldom meet at the interpreter's lock. Less suits one thread, more suits two.
 _PIECE_BYTES = 600 << 10
 
 
