@@ -38,7 +38,7 @@ class BlockStore(Protocol):
     def read_tokens(self, stream_id: str, block_idxs: Sequence[int]) -> list[Array]: ...
 
     def reader(
-        self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str
+        self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str, threads: int = 1
     ) -> AbstractContextManager[BlockReader]: ...
 
     def search(
