@@ -118,13 +118,14 @@ def test_max_new_tokens_is_kept(model: VideoModel, limit: int) -> None:
 
 
 def test_letting_go_of_an_answer_stops_the_model(model: VideoModel) -> None:
-    generation = greedy(model, 400)
+    generation = greedy(model, 1500)
     pieces = iter(generation)
     next(pieces)
     assert threads()
     pieces.close()
     assert not threads()
-    assert generation.num_tokens < 400
+    made = generation.num_tokens + generation._sink._queue.qsize()
+    assert made < 1500, "ids nobody will read"
 
 
 def test_nothing_runs_before_it_is_read() -> None:

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import torch
 import transformers as hf
+from safetensors.torch import load_file, save_file
 
 from cacheflow_ray.config import ModelOptions
 from cacheflow_ray.errors import ModelLoadError, UnsupportedModel
 from cacheflow_ray.models import FAMILIES as ADAPTERS
 from cacheflow_ray.models import VideoModel, load_model
-from cacheflow_ray.models.model import VideoModel as Assembled
 from cacheflow_ray.models.random_weights import PRESETS, build_random, byte_tokenizer
 from tests.oracles import save_toy
 
@@ -39,7 +39,7 @@ def options(**changes: str) -> ModelOptions:
 
 def of_seed(family: str, seed: int) -> VideoModel:
     loaded = build_random(family, device=torch.device("cpu"), dtype=torch.float32, seed=seed)
-    return Assembled(family, loaded, ADAPTERS[loaded.model.config.model_type](loaded))
+    return VideoModel(family, loaded, ADAPTERS[loaded.model.config.model_type](loaded))
 
 
 def refusal(name: str | Path, kind: type[Exception] = ModelLoadError, chosen: ModelOptions = CPU) -> str:
@@ -74,7 +74,7 @@ def test_one_changed_weight_changes_the_fingerprint(family: str) -> None:
     parameter = next(changed._loaded.model.parameters())
     with torch.no_grad():
         parameter.view(-1)[-1] += 1
-    again = Assembled(family, changed._loaded, changed._parts)
+    again = VideoModel(family, changed._loaded, changed._parts)
     assert again.fingerprint != changed.fingerprint
 
 
@@ -174,8 +174,6 @@ def test_unreadable_checkpoint_is_one_line(llava: Path, damage: Callable[[Path],
 
 def test_missing_weights_are_refused_by_name(llava: Path) -> None:
     """The library would go on with random ones."""
-    from safetensors.torch import load_file, save_file
-
     path = llava / "model.safetensors"
     weights = load_file(path)
     lost = next(name for name in weights if "k_proj.weight" in name)

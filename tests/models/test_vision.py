@@ -12,8 +12,9 @@ from transformers import Qwen2VLImageProcessorPil, SiglipImageProcessorPil
 
 from cacheflow_ray.errors import UnsupportedMedia
 from cacheflow_ray.models import VideoModel
+from cacheflow_ray.models.family import VISION_BATCH
 from cacheflow_ray.models.pixels import DEFAULT_MEAN, DEFAULT_STD, Image, Normalise, to_pixels
-from cacheflow_ray.models.qwen_vl import MAX_FRAME_TOKENS
+from cacheflow_ray.models.qwen_vl import MAX_FRAME_TOKENS, QwenVision
 from tests.oracles import moving_frames, toy_model
 
 CPU = torch.device("cpu")
@@ -34,6 +35,28 @@ def test_features_do_not_depend_on_company(model: VideoModel, count: int, place:
     company = units(model, count, seed=6)
     company[place] = own
     assert torch.equal(model.vision.encode(company)[place], alone)
+
+
+def test_features_do_not_depend_on_company_in_bfloat16(family: str) -> None:
+    """Where kernels choose their order of summation by the size of the batch."""
+    model = toy_model(family, "bfloat16")
+    many = units(model, 20, seed=6)
+    together = model.vision.encode(many)
+    for place in (0, 7, 8, 19):
+        assert torch.equal(model.vision.encode([many[place]])[0], together[place])
+
+
+def test_llava_tower_only_ever_sees_one_shape() -> None:
+    """Where features would move with the batch size (they do on other devices), there is but one."""
+    model, seen = toy_model("tiny-llava-onevision"), set()
+
+    def look(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        seen.add(tuple((*args, *kwargs.values())[0].shape))
+
+    model._loaded.model.model.vision_tower.register_forward_pre_hook(look, with_kwargs=True)
+    for count in (1, 7, 20):
+        model.vision.encode(units(model, count))
+    assert seen == {(VISION_BATCH, 3, 112, 112)}
 
 
 def test_features_do_not_depend_on_company_of_other_sizes(model: VideoModel) -> None:
@@ -157,8 +180,6 @@ def test_llava_grid_is_fixed_and_qwen_grids_follow_the_picture() -> None:
 
 def test_one_frame_never_takes_a_whole_videos_budget() -> None:
     """Published checkpoints allow millions of pixels, meant for single images or whole videos."""
-    from cacheflow_ray.models.qwen_vl import QwenVision
-
     model = toy_model("tiny-qwen2-vl")
     vision = QwenVision(model._loaded.model, {"min_pixels": 3136, "max_pixels": 12_845_056}, lambda _: ((), ()))
     rows, cols = vision.grid(1080, 1920)
