@@ -13,8 +13,10 @@ turns       "e" + expiry + session id      nothing: finds what has expired
 from __future__ import annotations
 
 import bisect
+import contextlib
 import json
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -98,7 +100,8 @@ def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
     value = snapshot.get("meta", b"head" + entry.key)
     if value is None:
         return None
-    fields = decode_json(b"HEAD", entry.key, value)
+    with naming(entry, "totals"):
+        fields = decode_json(b"HEAD", entry.key, value)
     layout = fields["layout"] | {"dtype": _DTYPES[fields["layout"]["dtype"]]}
     return StreamHead(
         stats=StreamStats(**fields["stats"]),
@@ -139,7 +142,23 @@ def block_value(snapshot: Snapshot, table: str, entry: StreamEntry, block_idx: i
 
 def block_totals(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> SummaryHeader:
     value = block_value(snapshot, "summaries", entry, block_idx)
-    return decode_summary_header(entry.block_key(block_idx), value)
+    with naming(entry, "summary", block_idx):
+        return decode_summary_header(entry.block_key(block_idx), value)
+
+
+@contextlib.contextmanager
+def naming(entry: StreamEntry, what: str, block_idx: int | None = None) -> Iterator[None]:
+    """Tell a corrupt value by its stream (and block) instead of its key."""
+    try:
+        yield
+    except CorruptRecord as error:
+        whose = "" if block_idx is None else f"block {block_idx} of "
+        raise CorruptRecord(
+            f"the stored {what} of {whose}stream {entry.record.stream_id!r} fails its checksum: delete the stream and "
+            "ingest it again",
+            stream_id=entry.record.stream_id,
+            block_idx=block_idx,
+        ) from error
 
 
 def overlapping(snapshot: Snapshot, entry: StreamEntry, count: int, time_range: TimeRange) -> range:

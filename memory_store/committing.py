@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from memory_store.blobs import Snapshot
-from memory_store.catalog import StreamEntry, StreamHead, block_value, get_entry, get_head, num_blocks, put_head
+from memory_store.catalog import StreamEntry, StreamHead, block_value, get_entry, get_head, naming, num_blocks, put_head
 from memory_store.codec import KvLayout, decode_header, encode_block
 from memory_store.errors import BlockConflict, EpochFenced, InvalidRecord, StreamExists
 from memory_store.records import Array, Block, Commit, StreamRecord, StreamState, StreamStats
@@ -37,7 +37,10 @@ def apply_commit(snapshot: Snapshot, commit: Commit) -> None:
 
 def get_state(snapshot: Snapshot, entry: StreamEntry) -> StreamState | None:
     value = snapshot.get("states", entry.key)
-    return None if value is None else decode_state(entry.key, value)
+    if value is None:
+        return None
+    with naming(entry, "state"):
+        return decode_state(entry.key, value)
 
 
 def _append(snapshot: Snapshot, entry: StreamEntry, head: StreamHead | None, block: Block) -> StreamHead:

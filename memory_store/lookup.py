@@ -13,7 +13,7 @@ from memory_store.errors import BlockNotFound, CorruptRecord, FingerprintMismatc
 from memory_store.fetch import BlockReader
 from memory_store.index import Indexes, StreamIndex
 from memory_store.records import Array
-from memory_store.values import decode_summary_vectors
+from memory_store.values import decode_summary_vectors, unseal
 
 
 def checked_blocks(
@@ -27,6 +27,14 @@ def checked_blocks(
 def block_header(snapshot: Snapshot, entry: catalog.StreamEntry, block_idx: int) -> tuple[BlockHeader, memoryview]:
     value = catalog.block_value(snapshot, "blocks", entry, block_idx)
     return decode_header(value, stream_id=entry.record.stream_id, block_idx=block_idx), value
+
+
+def thumbnail(snapshot: Snapshot, entry: catalog.StreamEntry, block_idx: int) -> bytes | None:
+    value = snapshot.get("thumbnails", entry.block_key(block_idx))
+    if value is None:
+        return None
+    with catalog.naming(entry, "thumbnail", block_idx):
+        return bytes(unseal(b"THUM", entry.block_key(block_idx), value))
 
 
 def open_reader(
@@ -55,18 +63,17 @@ def loaded_index(
     """The stream's index with at least all blocks the snapshot has."""
 
     def load(blocks: range) -> Array:
-        keys = [(entry.block_key(at), catalog.block_value(snapshot, "summaries", entry, at)) for at in blocks]
-        return np.stack([_vectors(key, value, head.summary_shape) for key, value in keys])
+        return np.stack([_vectors(snapshot, entry, at, head.summary_shape) for at in blocks])
 
     index = indexes.get(entry.number, head.summary_shape)
     index.extend_to(head.stats.num_blocks, load)
     return index
 
 
-def _vectors(key: bytes, value: memoryview, shape: tuple[int, ...]) -> Array:
-    vectors = decode_summary_vectors(key, value)
-    if vectors.shape != shape:
-        raise CorruptRecord(
-            f"stored summary {key.hex()} is corrupt: its shape is {vectors.shape}, not {shape}", key=key.hex()
-        )
+def _vectors(snapshot: Snapshot, entry: catalog.StreamEntry, block_idx: int, shape: tuple[int, ...]) -> Array:
+    value = catalog.block_value(snapshot, "summaries", entry, block_idx)
+    with catalog.naming(entry, "summary", block_idx):
+        vectors = decode_summary_vectors(entry.block_key(block_idx), value)
+        if vectors.shape != shape:
+            raise CorruptRecord(f"its shape is {vectors.shape}, not {shape}")
     return vectors

@@ -154,7 +154,7 @@ class TimeRange:
 
     def __post_init__(self) -> None:
         if not self.start_s <= self.end_s:
-            raise InvalidRecord(f"time range {self.start_s}..{self.end_s} s ends before it starts")
+            raise InvalidRecord(f"time range {self.start_s}..{self.end_s} s ends before it starts: swap its ends")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

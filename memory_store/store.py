@@ -23,7 +23,6 @@ from memory_store.blobs import Blobs, Snapshot
 from memory_store.fetch import BlockReader
 from memory_store.index import Indexes, check_queries
 from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
-from memory_store.values import unseal
 
 #: Address space, not disk: the file grows as it is written, and the map doubles when this is not enough.
 MAP_SIZE = 64 << 30
@@ -175,9 +174,7 @@ class Store:
         """The JPEG of each block, None where it has none. Raises: StreamNotFound, BlockNotFound, CorruptRecord."""
         with self._shard(stream_id).blobs.read() as snapshot:
             entry, checked = lookup.checked_blocks(snapshot, stream_id, block_idxs)
-            keys = [entry.block_key(block_idx) for block_idx in checked]
-            found = [(key, snapshot.get("thumbnails", key)) for key in keys]
-            return [None if value is None else bytes(unseal(b"THUM", key, value)) for key, value in found]
+            return [lookup.thumbnail(snapshot, entry, block_idx) for block_idx in checked]
 
     def reader(self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str, threads: int = 1) -> BlockReader:
         """Open blocks for reading, in the order given. Their headers are verified here, their KV as it is read.
