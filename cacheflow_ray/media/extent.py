@@ -71,8 +71,14 @@ class Extent:
         return frame.pts * self._timing.tick - self._last_out > Fraction(3, 2) * self._step
 
 
+#: Containers that declare no length: what ffmpeg gives as theirs is the last timestamp it finds in the file.
+_UNDECLARED = frozenset({"mpegts", "mpeg"})
+
+
 def _declared_end(container: InputContainer, stream: VideoStream, timing: Timing) -> Fraction | None:
     """Stream time at which the video should end; unknown where only the whole container (with sound) has a length."""
+    if container.format.name in _UNDECLARED:
+        return None
     if stream.duration:
         return ((stream.start_time or 0) + stream.duration) * timing.tick
     if container.duration and container.duration > 0 and len(container.streams) == 1:

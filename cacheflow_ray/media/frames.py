@@ -84,6 +84,22 @@ class DecodeReport:
     broken_at_s: float | None = None
     reason: str | None = None
 
+    @property
+    def warning(self) -> str | None:
+        """One line on everything that went wrong, None when nothing did."""
+        told = []
+        if self.reason is not None:
+            told.append(f"the source broke off at {self.broken_at_s:.2f} s: {self.reason}")
+        if self.errors:
+            told.append(f"{_were(self.errors, 'damaged piece')} left out")
+        if self.skipped_non_monotonic:
+            told.append(f"{_were(self.skipped_non_monotonic, 'frame')} left out: their timestamps run back")
+        return "; ".join(told) or None
+
+
+def _were(count: int, noun: str) -> str:
+    return f"{count} {noun} was" if count == 1 else f"{count} {noun}s were"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
