@@ -140,8 +140,14 @@ class Answerer:
 
     def search(self, stream_id: str, text: str, options: AskOptions) -> tuple[Evidence, ...]:
         """Moments that match a text, best first; nothing is generated. Raises as `prepare`."""
-        opened = open_stream(self._backend, stream_id)
-        suffix = self._backend.model.prompt.suffix([Turn(question=text)])
+        model = self._backend.model
+        opened, suffix = open_stream(self._backend, stream_id), model.prompt.suffix([Turn(question=text)])
+        if model.prefix.length + len(suffix.ids) > model.max_context:
+            raise QuestionTooLong(
+                f"the text takes {len(suffix.ids)} tokens, more than the {model.max_context} tokens of model "
+                f"{model.name!r} hold: shorten it",
+                tokens=len(suffix.ids),
+            )
         where = scope(self._backend.store, opened, options.time_range, window_blocks=0)
         hits = retrieve(self._backend, opened, suffix, where.candidates, options)
         return evidence(hits, range(0), self._backend.store.times(stream_id)) if hits else ()

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from cacheflow_ray.errors import InvalidFeatures
 from memory_store.records import Array
 
 
@@ -23,3 +24,18 @@ def as_tensor(array: Array) -> Tensor:
     if array.dtype == np.dtype(ml_dtypes.bfloat16):
         return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def check_finite(kv: Tensor, stream_id: str, block_idx: int) -> None:
+    """Refuse KV no answer may ever rest on.
+
+    Raises:
+        InvalidFeatures: NaN or infinity.
+    """
+    if not kv.isfinite().all():
+        raise InvalidFeatures(
+            f"the language model gave NaN or infinity for block {block_idx} of stream {stream_id!r}: check the model's "
+            "weights, or use --dtype float32",
+            stream=stream_id,
+            block_idx=block_idx,
+        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -11,14 +11,13 @@ from time import perf_counter, time
 from typing import BinaryIO
 
 from cacheflow_ray.config import StreamSettings
-from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames, encode_ready
+from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import IngestProgress, IngestReport
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.stream import StreamEncoder
-from cacheflow_ray.errors import CacheFlowError
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
-from memory_store.errors import StoreError, StreamNotFound
+from memory_store.errors import StreamNotFound
 from memory_store.records import StreamRecord
 
 Source = str | Path | BinaryIO
@@ -48,6 +47,16 @@ class IngestJob:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Opened:
+    """A job that can be done. `record`: of a stream that is to be created; None where there is one already."""
+
+    job: IngestJob
+    source: FrameSource
+    spec: StreamSpec
+    record: StreamRecord | None
+
+
 @dataclass(slots=True, eq=False)
 class _Feed:
     """A job under way."""
@@ -74,23 +83,21 @@ def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | Non
     """
     times, reports = StageTimes(), dict[str, IngestReport]()
     with ExitStack() as stack:
+        # All are opened before anything is written: one bad source among several leaves no streams behind.
+        opened = [_open(backend, job, stack) for job in jobs]
         feeds: list[_Feed] = []
-        for job in jobs:
-            feed = _open(backend, job, stack)
+        for feed in [_start(backend, each, stack) for each in opened]:
             if feed.encoder.state.complete:
-                reports[job.stream] = _report(backend, feed, times, already=True)
+                reports[feed.job.stream] = _report(backend, feed, times, already=True)
             else:
                 feeds.append(feed)
-        try:
-            _run(backend, feeds, times, watch)
-        except CacheFlowError:  # raised between units: what was absorbed before it is whole
-            _save(backend, feeds, times)
-            raise
+        _run(backend, feeds, times, watch)
         reports |= {feed.job.stream: _report(backend, feed, times) for feed in feeds}
     return [reports[job.stream] for job in jobs]
 
 
-def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Feed:
+def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Opened:
+    """Open a job's source and see that it goes with its stream; nothing is written."""
     settings = job.settings or StreamSettings()
     try:
         record = backend.store.get_stream(job.stream)
@@ -99,21 +106,26 @@ def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Feed:
         if job.settings is None:
             settings = StreamSettings(fps=spec.fps)
     except StreamNotFound:
-        record, spec = None, None
+        spec = None
     source = stack.enter_context(open_source(job.source, fps=settings.fps))
     wanted = StreamSpec.resolve(settings, backend.model, source.info.identity)
     if spec is None:
-        spec = wanted
-        backend.store.create_stream(_record(backend, job, spec))
-    elif job.settings is None:
+        return _Opened(job=job, source=source, spec=wanted, record=_record(backend, job, wanted))
+    if job.settings is None:
         wanted.check_source(spec, job.stream)
     else:
         wanted.check_continues(spec, job.stream)
-    encoder = StreamEncoder(backend, job.stream, spec)
-    frames = prefetch(_from(source, encoder.state.next_seq))
+    return _Opened(job=job, source=source, spec=spec, record=None)
+
+
+def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:
+    if opened.record is not None:
+        backend.store.create_stream(opened.record)
+    encoder = StreamEncoder(backend, opened.job.stream, opened.spec)
+    frames = prefetch(_from(opened.source, encoder.state.next_seq))
     stack.callback(frames.close)
     return _Feed(
-        job=job, source=source, frames=frames, encoder=encoder, started=perf_counter(),
+        job=opened.job, source=opened.source, frames=frames, encoder=encoder, started=perf_counter(),
         first_seq=encoder.state.next_seq,
     )  # fmt: skip
 
@@ -143,24 +155,13 @@ def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Wat
         encode_frames(backend.model, {feed.encoder: () for feed in ended}, times, last=True)
         for feed in ended:
             feed.ended = True
-            feed.encoder.finish(feed.source.report.reason)
+            feed.encoder.finish(feed.source.report.warning)
         if ended or any(feed.encoder.has_blocks for feed in running) or perf_counter() - committed > COMMIT_INTERVAL_S:
             commit(backend.store, [feed.encoder for feed in running], times)
             committed = perf_counter()
         if watch is not None:
             for feed in running:
                 watch(_progress(feed))
-
-
-def _save(backend: Backend, feeds: Sequence[_Feed], times: StageTimes) -> None:
-    """Keep what was absorbed before an error.
-
-    Not after a Ctrl-C, which can strike in the middle of a unit: then the last commit stands.
-    """
-    unfinished = [feed.encoder for feed in feeds if not feed.ended]
-    with suppress(StoreError):  # the first error is what the caller hears of
-        encode_ready(backend.model, unfinished, times)
-        commit(backend.store, unfinished, times)
 
 
 def _progress(feed: _Feed) -> IngestProgress:

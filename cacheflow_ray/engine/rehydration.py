@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from cacheflow_ray.engine.arrays import as_array
+from cacheflow_ray.engine.arrays import as_array, check_finite
 from cacheflow_ray.engine.opened import Backend, OpenedStream
 from cacheflow_ray.engine.protocol import BlockReader
 from cacheflow_ray.engine.windows import fill_window, load_window, new_window
@@ -61,6 +61,7 @@ def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
 
     Raises:
         BlockNotFound, CorruptRecord, FingerprintMismatch: from the store; a context is never built without a block.
+        InvalidFeatures: the tail's KV holds NaN or infinity.
     """
     model, spec, state = backend.model, opened.spec, opened.state
     tail = state.tail if plan.with_tail and len(state.tail) else None
@@ -125,4 +126,6 @@ def _encode_tail(
     else:
         window = load_window(backend, opened.stream_id, spec, opened.num_blocks)
     segment = Segment(inputs=tail.inputs, tokens=tail.tokens, block_idx=opened.num_blocks, window=window)
-    return model.encoder.encode([segment])[0]
+    kv = model.encoder.encode([segment])[0]
+    check_finite(kv, opened.stream_id, opened.num_blocks)
+    return kv

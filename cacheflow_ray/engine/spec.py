@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.dropping import DropRule
+from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.errors import SettingsMismatch
 from cacheflow_ray.models import VideoModel
 from memory_store.errors import FingerprintMismatch
@@ -35,7 +36,12 @@ class StreamSpec:
 
     @classmethod
     def resolve(cls, settings: StreamSettings, model: VideoModel, source_identity: str) -> StreamSpec:
-        """Fill in the model's own block size and window."""
+        """Fill in the model's own block size and window.
+
+        Raises:
+            InvalidConfig: no such summary.
+        """
+        make_summary(settings.summary, model.encoder.head_dim)  # before a stream is created that could never be used
         block_size = settings.block_size or model.default_block_size
         window = settings.window_blocks
         given = settings.model_dump() | {
@@ -100,7 +106,7 @@ def check_fingerprint(record: StreamRecord, model: VideoModel) -> None:
         raise FingerprintMismatch(
             f"stream {record.stream_id!r} was written with model {made_by!r} (fingerprint {record.fingerprint}), and "
             f"{model.name!r} (fingerprint {model.fingerprint}) is loaded: use --model {made_by} with the same weights "
-            "and dtype, or ingest into another stream",
+            "and dtype, ingest into another stream, or delete this one first",
             stream_id=record.stream_id,
             stored=record.fingerprint,
             loaded=model.fingerprint,

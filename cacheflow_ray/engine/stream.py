@@ -22,7 +22,7 @@ from cacheflow_ray.core.dropping import drop
 from cacheflow_ray.core.gate import gate_view, is_still
 from cacheflow_ray.core.packing import PackedBlock, Tail, pack
 from cacheflow_ray.core.summary import make_summary
-from cacheflow_ray.engine.arrays import as_array
+from cacheflow_ray.engine.arrays import as_array, check_finite
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.state import EncoderState
@@ -131,8 +131,13 @@ class StreamEncoder:
         )
 
     def keep(self, kv: Tensor) -> None:
-        """Take the KV [L, 2, H, B, D] of the last `segment()` into the outbox, summarised."""
+        """Take the KV [L, 2, H, B, D] of the last `segment()` into the outbox, summarised.
+
+        Raises:
+            InvalidFeatures: NaN or infinity.
+        """
         ready = self._ready.popleft()
+        check_finite(kv, self.stream_id, ready.block_idx)
         keys = kv[list(self._model.summary_layers), 0]
         summary = self._summary.summarise(keys[None])[0].cpu().numpy()
         self._outbox.append(
