@@ -79,6 +79,8 @@ class StreamEncoder:
         self._window = load_window(backend, stream_id, spec, self.num_blocks)
         self._taken = deque[Unit]()  # units handed out and not yet absorbed
         self._cursor, self._pending = self.state.next_seq, self.state.pending
+        taken_s = [frame.timestamp_s for frame in self._pending] or [self.state.last_timestamp_s]
+        self._newest_s = -math.inf if taken_s[-1] is None else taken_s[-1]
         self._ready, self._outbox = deque[_Ready](), list[Block]()
         self._best_image: np.ndarray | None = None  # of the open block's thumbnail, while it is not a JPEG yet
 
@@ -93,10 +95,10 @@ class StreamEncoder:
         for frame in frames:
             if frame.seq < self._cursor:
                 self._count(duplicates=1)
-            elif frame.timestamp_s < self._last_taken_s():
+            elif frame.timestamp_s < self._newest_s:
                 self._count(out_of_order=1)
             else:
-                self._cursor = frame.seq + 1
+                self._cursor, self._newest_s = frame.seq + 1, frame.timestamp_s
                 units += self._pair(frame)
         if last and self._pending:
             units.append(self._close_pair())
@@ -172,11 +174,6 @@ class StreamEncoder:
         payload = self.state.to_bytes()
         state = StreamState(epoch=self._epoch, num_blocks=self.num_blocks, payload=payload)
         return Commit(stream_id=self.stream_id, state=state, blocks=blocks)
-
-    def _last_taken_s(self) -> float:
-        waiting = self._pending or (self._taken[-1].frames if self._taken else ())
-        known = waiting[-1].timestamp_s if waiting else self.state.last_timestamp_s
-        return -math.inf if known is None else known
 
     def _pair(self, frame: Frame) -> list[Unit]:
         if self.spec.pixel_gate is not None:
