@@ -79,8 +79,8 @@ class StreamEncoder:
         self._window = load_window(backend, stream_id, spec, self.num_blocks)
         self._taken = deque[Unit]()  # units handed out and not yet absorbed
         self._cursor, self._pending = self.state.next_seq, self.state.pending
-        taken_s = [frame.timestamp_s for frame in self._pending] or [self.state.last_timestamp_s]
-        self._newest_s = -math.inf if taken_s[-1] is None else taken_s[-1]
+        known_s = self._pending[-1].timestamp_s if self._pending else self.state.last_timestamp_s
+        self._newest_s = -math.inf if known_s is None else known_s
         self._ready, self._outbox = deque[_Ready](), list[Block]()
         self._best_image: np.ndarray | None = None  # of the open block's thumbnail, while it is not a JPEG yet
 
