@@ -124,7 +124,7 @@ class Answerer:
         clock.lap("rehydrate")
         return Prepared(
             generation=backend.model.generate(ready.context, suffix, ready.text_start, options.max_new_tokens),
-            evidence=evidence(hits, held, backend.store.times(stream_id)) if blocks else (),
+            evidence=evidence(hits, held, ready.tokens),
             usage=Usage(
                 context_tokens=ready.context.length,
                 retrieved_blocks=len(hits),
@@ -150,7 +150,9 @@ class Answerer:
             )
         where = scope(self._backend.store, opened, options.time_range, window_blocks=0)
         hits = retrieve(self._backend, opened, suffix, where.candidates, options)
-        return evidence(hits, range(0), self._backend.store.times(stream_id)) if hits else ()
+        found = [hit.block_idx for hit in hits]
+        tokens = self._backend.store.read_tokens(stream_id, found) if found else []
+        return evidence(hits, range(0), dict(zip(found, tokens, strict=True)))
 
 
 def _affordable_blocks(model: VideoModel, opened: OpenedStream, where: Scope, suffix: Suffix, room: int) -> int:

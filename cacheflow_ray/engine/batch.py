@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import torch
+
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame
@@ -50,6 +52,7 @@ def encode_frames(
         units = [(stream, unit) for stream, frames in feeds.items() for unit in stream.take(frames, last=last)]
     with times.stage("vision"):
         seen = model.vision.encode([[f.image for f in unit.frames] for _, unit in units if not unit.still])
+        _settle(model)
     with times.stage("drop_and_pack"):
         features = iter(seen)
         for stream, unit in units:
@@ -62,9 +65,16 @@ def encode_ready(model: VideoModel, streams: Sequence[StreamEncoder], times: Sta
     while segments := {stream: segment for stream in streams if (segment := stream.segment()) is not None}:
         with times.stage("language_model"):
             encoded = model.encoder.encode(list(segments.values()))
+            _settle(model)
         with times.stage("summarise"):
             for stream, kv in zip(segments, encoded, strict=True):
                 stream.keep(kv)
+
+
+def _settle(model: VideoModel) -> None:
+    """Wait for an accelerator, so that its time counts where it was spent; what comes next needs the result anyway."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
 
 
 def commit(store: BlockStore, streams: Sequence[StreamEncoder], times: StageTimes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,11 +49,13 @@ class Rehydrated:
         context: filled.
         text_start: position text goes on at.
         fetched_bytes: read from the store.
+        tokens: [B] of TOKEN_DTYPE of each block in it, by number.
     """
 
     context: Context
     text_start: int
     fetched_bytes: int
+    tokens: Mapping[int, Array]
 
 
 def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
@@ -82,7 +84,8 @@ def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
     context.turn(positions[:, :num_stored])
     if tail_kv is not None:
         context.append(tail_kv, positions[:, num_stored:])
-    return Rehydrated(context=context, text_start=text_start, fetched_bytes=read)
+    by_number = dict(zip(plan.blocks, tokens, strict=True))
+    return Rehydrated(context=context, text_start=text_start, fetched_bytes=read, tokens=by_number)
 
 
 def fetch(reader: BlockReader, context: Context, num_tokens: int) -> int:

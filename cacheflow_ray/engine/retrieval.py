@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,9 +61,9 @@ def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: ran
     summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
     queries = summary.query(backend.model.queries(suffix)).cpu().numpy()
     vectors = np.ascontiguousarray(queries, dtype=np.float32)
-    first, last = (
-        stop_early(ranking, options.stop_ratio) for ranking in _rankings(backend, opened, vectors, blocks, options)
-    )
+    first, last = _rankings(backend, opened, vectors, blocks, options)
+    if options.stop_ratio:  # a share of 0 would still leave out what scores below 0
+        first, last = stop_early(first, options.stop_ratio), stop_early(last, options.stop_ratio)
     return merge(first, last, options.top_k, options.merge)
 
 
@@ -82,11 +82,12 @@ def _rankings(
     ]
 
 
-def evidence(hits: Sequence[Hit], window: range, times: Array) -> tuple[Evidence, ...]:
+def evidence(hits: Sequence[Hit], window: range, tokens: Mapping[int, Array]) -> tuple[Evidence, ...]:
     """Hits as stretches of time, neighbouring blocks joined, best first; then the window as one.
 
     Args:
-        times: float64 [N, 2], start and end of every block of the stream.
+        tokens: [B] of TOKEN_DTYPE of every block of the hits and the window, and of no other: what evidence costs may
+            not grow with the stream.
     """
     score = {hit.block_idx: hit.score for hit in hits}
     rank = {hit.block_idx: place for place, hit in enumerate(hits)}
@@ -96,17 +97,17 @@ def evidence(hits: Sequence[Hit], window: range, times: Array) -> tuple[Evidence
             runs[-1].append(block_idx)
         else:
             runs.append([block_idx])
-    found = [_stretch(run, max(score[block] for block in run), times) for run in runs]
+    found = [_stretch(run, max(score[block] for block in run), tokens) for run in runs]
     found.sort(key=lambda stretch: min(rank[block] for block in stretch.block_idxs))
     if len(window):
-        found.append(_stretch(list(window), None, times))
+        found.append(_stretch(list(window), None, tokens))
     return tuple(found)
 
 
-def _stretch(blocks: list[int], score: float | None, times: Array) -> Evidence:
+def _stretch(blocks: list[int], score: float | None, tokens: Mapping[int, Array]) -> Evidence:
     return Evidence(
-        start_s=float(times[blocks[0], 0]),
-        end_s=float(times[blocks[-1], 1]),
+        start_s=float(tokens[blocks[0]]["timestamp_s"][0]),
+        end_s=float(tokens[blocks[-1]]["timestamp_s"][-1]),
         block_idxs=tuple(blocks),
         score=score,
         kind="window" if score is None else "retrieved",

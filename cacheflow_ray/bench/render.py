@@ -1,0 +1,90 @@
+"""A report as tables for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.table import Table
+
+from cacheflow_ray.bench.results import Report
+
+
+def tables(report: Report) -> Iterator[Table]:
+    """Ratios with their targets, rooflines, then the speeds that are no ratio."""
+    yield _ratios(report)
+    yield _rooflines(report)
+    for name in ("encode", "questions"):
+        if name in report.parts:
+            yield _speeds(name, report)
+
+
+def _ratios(report: Report) -> Table:
+    table = Table(title=f"{report.preset}, {report.dtype} on {report.device}", title_justify="left")
+    table.add_column("ratio")
+    table.add_column("measured", justify="right")
+    table.add_column("target", justify="right")
+    for name, value in report.ratios.items():
+        target = report.targets.get(name)
+        missed = target is not None and not target.is_met(value)
+        table.add_row(name, f"{value:.3f}", str(target or ""), style="red" if missed else None)
+    return table
+
+
+def _rooflines(report: Report) -> Table:
+    table = Table(title="what had to happen, and what was reached", title_justify="left")
+    for heading, justify in (("ratio", "left"), ("what", "left"), ("MB", "right"), ("GFLOP", "right")):
+        table.add_column(heading, justify="right" if justify == "right" else "left")
+    for heading in ("ms", "GB/s", "GFLOP/s", "of roofline"):
+        table.add_column(heading, justify="right")
+    lines: Any = report.as_json()["roofline"]
+    for name, line in lines.items():
+        table.add_row(
+            name, line["what"], f"{line['bytes'] / 1e6:.1f}", f"{line['flops'] / 1e9:.1f}",
+            f"{line['seconds'] * 1e3:.1f}", f"{line['reached_gb_per_s']:.1f}", f"{line['reached_gflop_per_s']:.0f}",
+            f"{100 * line['of_roofline']:.0f} %",
+        )  # fmt: skip
+    return table
+
+
+def _speeds(name: str, report: Report) -> Table:
+    table = Table(title=name, title_justify="left")
+    table.add_column("what")
+    table.add_column("measured", justify="right")
+    table.add_column("published", justify="right")
+    details: Mapping[str, Any] = report.parts[name].details
+    rows = _encode_rows(details) if name == "encode" else _question_rows(details)
+    published: Any = report.published or {}
+    for row in (*rows, *_published_rows(name, published)):
+        table.add_row(*row)
+    return table
+
+
+def _encode_rows(details: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for row in details["rows"]:
+        yield f"frames/s at {100 * row['drop']:.0f} % drop", f"{row['frames_per_s']:.2f}", ""
+    if "peak_gpu_memory_gb" in details:
+        yield "peak GPU memory", f"{details['peak_gpu_memory_gb']:.1f} GB", ""
+
+
+def _question_rows(details: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name, seconds in details["question_s"].items():
+        yield f"question on {name}, {details['blocks'][name]} blocks", f"{1e3 * seconds:.0f} ms", ""
+    for place in ("page_cache", "disk"):
+        value = details[f"first_token_ms_{place}"]
+        what = f"first token, {details['first_token_blocks']} blocks from {place.replace('_', ' ')}"
+        yield what, "-" if value is None else f"{value:.0f} ms", ""
+    if "question_peak_gpu_memory_gb" in details:
+        yield "peak GPU memory", f"{details['question_peak_gpu_memory_gb']:.1f} GB", ""
+
+
+def _published_rows(name: str, published: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    if name == "encode":
+        for row in published.get("rekv_family_frames_per_s", ()):
+            yield f"ReKV family, frames/s at {100 * row['drop']:.0f} % drop", "", f"{row['frames_per_s']:g}"
+        return
+    for method in ("cacheflow", "rekv"):
+        if method in published:
+            row = published[method]
+            told = f"{row['latency_s']:g} s, {row['gpu_memory_gb']:g} GB"
+            yield f"{method}: latency and GPU memory on RVS-Ego", "", told

@@ -1,0 +1,71 @@
+"""`cacheflow bench`: how fast it is here."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from cacheflow_ray.cli.options import Json, flattened
+from cacheflow_ray.cli.output import Output
+
+EPILOG = """Examples:
+
+$ cacheflow bench engine
+
+$ cacheflow bench engine --preset llava-ov-0.5b --json
+
+$ cacheflow bench engine --preset llava-ov-7b --device cuda --only encode --only questions"""
+
+#: Columns of a table that no terminal sets a width for.
+FILE_WIDTH = 160
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What is measured, and on what."""
+
+    preset: Annotated[
+        str, typer.Option("--preset", metavar="P", help="tiny, llava-ov-0.5b or llava-ov-7b, with random weights.")
+    ] = "tiny"
+    device: Annotated[str, typer.Option("--device", metavar="DEV", help="auto, cpu, mps, cuda or cuda:N.")] = "auto"
+    dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16.")] = (
+        "bfloat16"
+    )
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PART", help="fetch, ragged, ingest, encode, questions, resident; repeatable."),
+    ] = None
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="Folder on the disk to measure; what is made there is deleted."),
+    ] = None
+
+
+def register(app: typer.Typer) -> None:
+    group = typer.Typer(help="Measure how fast it is here.", no_args_is_help=True)
+    group.command("engine", help="The engine, in one process, as ratios within one run.", epilog=EPILOG)(
+        flattened(engine)
+    )
+    app.add_typer(group, name="bench")
+
+
+def engine(measured: Measured, as_json: Json = False) -> None:
+    from cacheflow_ray.bench import run_engine_bench
+    from cacheflow_ray.bench.render import tables
+    from cacheflow_ray.config import ModelOptions
+
+    output = Output(as_json=as_json)
+    options = ModelOptions.model_validate({"device": measured.device, "dtype": measured.dtype})
+    report = run_engine_bench(
+        measured.preset, options=options, only=measured.only or (), work=measured.work, note=output.note
+    )
+    if not as_json:
+        console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
+        for table in tables(report):
+            console.print(table)
+    output.result(report.as_json())
