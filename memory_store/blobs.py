@@ -32,12 +32,14 @@ _DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb
 class Snapshot:
     """A transaction over the tables. The memory views it gives are valid until it ends."""
 
+    _leave: Callable[[], None] | None = None  # `__del__` also meets one whose making was interrupted
+
     def __init__(
         self, txn: lmdb.Transaction[memoryview], tables: dict[str, lmdb._Database], leave: Callable[[], None]
     ) -> None:
         self._txn = txn
         self._tables = tables
-        self._leave: Callable[[], None] | None = leave
+        self._leave = leave
 
     def get(self, table: str, key: bytes) -> memoryview | None:
         return self._txn.get(key, db=self._tables[table])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from time import time
 from types import TracebackType
@@ -18,7 +19,7 @@ from cacheflow_ray.engine.reports import BlockView, Evidence, IngestProgress, In
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import Turn, VideoModel, load_model
 from cacheflow_ray.types import TimeRange
-from memory_store import Store
+from memory_store import Store, StoreUnavailable
 
 #: How long a conversation can be taken up again, seconds.
 SESSION_TTL_S = 24 * 3600.0
@@ -151,7 +152,9 @@ class VideoMemory:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        # A Ctrl-C in the middle of a transaction leaves it open: what ended the work is what the caller hears of.
+        with suppress(StoreUnavailable) if error is not None else nullcontext():
+            self.close()
 
     @property
     def _backend(self) -> Backend:
