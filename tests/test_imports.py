@@ -29,10 +29,11 @@ INTERNAL: dict[str, set[str]] = {
     "engine": LEAVES | {"config", "core", "models", "media"},
     "actors": LEAVES | {"config", "engine"},
     "service": LEAVES | {"config", "engine", "actors"},
-    "world": LEAVES | {"config", "core", "models", "media", "engine"},
+    "world": LEAVES | {"media"},
     "bench": LEAVES | {"config", "core", "models", "media", "engine", "world"},
     "eval": LEAVES | {"config", "core", "models", "media", "engine", "world"},
-    "cli": LEAVES | {"config", "media", "engine", "actors", "service", "world", "bench", "eval"},
+    "training": LEAVES | {"config", "core", "models", "media", "engine", "world"},
+    "cli": LEAVES | {"config", "media", "engine", "actors", "service", "world", "training", "bench", "eval"},
 }
 
 #: Packages that import these libraries and no others.

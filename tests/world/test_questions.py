@@ -101,16 +101,26 @@ def test_a_count_is_as_likely_in_streams_so_short_that_few_needles_fit() -> None
 
 
 def test_distractor_digits_do_not_give_a_needle_number_away() -> None:
-    shared = total = 0
+    same_colour = same_shape = total = 0
     for seed in range(60):
-        script = make_script(seed, 600, Difficulty.level(0.8))
+        script = make_script(seed, 900, Difficulty.level(0.8))
         for question in make_questions(script, kinds=["number"]):
             needle = question.events[0].thing
-            others = [e.thing for e in script.events if e.thing.pair != needle.pair]
-            alike = [thing for thing in others if needle.colour == thing.colour or needle.shape == thing.shape]
-            shared += any(thing.digit == needle.digit for thing in alike)
+            others = [e.thing for e in script.events if e.thing.pair != needle.pair and e.thing.digit == needle.digit]
+            same_colour += needle.colour in {thing.colour for thing in others}
+            same_shape += needle.shape in {thing.shape for thing in others}
             total += 1
-    assert shared > 0.95 * total
+    assert min(same_colour, same_shape) > 0.9 * total
+
+
+def test_needles_are_spread_evenly_over_the_stream() -> None:
+    deciles: Counter[int] = Counter()
+    for seed in range(120):
+        script = make_script(seed, 1000)
+        shown = {needle.thing for needle in script.needles}
+        deciles.update((e.start + e.stop) // 2 * 10 // 1000 for e in script.events if e.thing in shown)
+    assert set(deciles) == set(range(10))
+    assert all(abs(seen / deciles.total() - 0.1) < 0.025 for seen in deciles.values()), deciles
 
 
 def test_questions_are_made_of_the_vocabulary_which_holds_each_word_once() -> None:
