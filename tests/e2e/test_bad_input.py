@@ -175,13 +175,17 @@ def test_the_shortest_smallest_and_largest_videos_are_answered_about(
     assert usage["tail_tokens"] + usage["window_blocks"] > 0
 
 
-@pytest.mark.parametrize("model", [MODEL, "random:tiny-qwen2.5-vl"])
-def test_a_video_may_change_its_size_on_the_way(model: str, tmp_path: Path, cacheflow: Command) -> None:
-    spliced = splice(
-        tmp_path / "ab.ts", clip(tmp_path / "a.ts", 9), clip(tmp_path / "b.ts", 9, size=(112, 56)), gap_s=1
-    )
-    report = cacheflow("ingest", spliced, "--model", model, "--data", tmp_path / "data", *SMALL).said["streams"][0]
-    assert (report["frames"], report["warning"]) == (18, None)
+@pytest.mark.parametrize(
+    ("model", "kept"),
+    # One patch of each frame (pair of frames), but all 16 (12) of the first, and of the first of a new shape.
+    [(MODEL, 16 + 17), ("random:tiny-qwen2.5-vl", 2 * (12 + 4))],
+)
+def test_a_video_may_change_its_size_on_the_way(model: str, kept: int, tmp_path: Path, cacheflow: Command) -> None:
+    first, second = clip(tmp_path / "a.ts", 9), clip(tmp_path / "b.ts", 9, size=(112, 84))
+    spliced = splice(tmp_path / "ab.ts", first, second, gap_s=1)
+    line = ("--model", model, "--data", tmp_path / "data", *SMALL, "--tau", "-1", "--block-size", "5")
+    report = cacheflow("ingest", spliced, *line).said["streams"][0]
+    assert (report["frames"], report["tokens_kept"], report["warning"]) == (18, kept, None)
     assert (np.diff(stored(tmp_path / "data", "ab").tokens["timestamp_s"]) >= 0).all()
     assert ask(cacheflow, tmp_path / "data", stream="ab").said["usage"]["context_tokens"]
 

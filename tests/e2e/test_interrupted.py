@@ -34,8 +34,9 @@ KINDS = pytest.mark.parametrize(
 
 
 def clip(path: Path, count: int, seed: int = 0) -> Path:
-    """`count` frames, 100 to the second."""
-    write_video(path, (frame.image for frame in moving_frames(count, seed=seed)), fps=100, codec=H264)
+    """`count` frames, 100 to the second; of every five, two stand still."""
+    images = [frame.image for frame in moving_frames(count, seed=seed)]
+    write_video(path, (images[i - max(0, i % 5 - 2)] for i in range(count)), fps=100, codec=H264)
     return path
 
 
