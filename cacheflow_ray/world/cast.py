@@ -1,12 +1,15 @@
 """Who appears: the (colour, shape) pairs of a stream, dealt into three hands.
 
     needles       one thing each, in its own events alone: what questions ask about
-    absent        never appear: what "no" is the answer to
     distractors   appear any number of times, with any digit that leaves every question one answer
+    absent        never appear: what "no" is the answer to
 
 "What color was the star with number seven" has one answer only if no second thing is a star with number seven. So the
 needles of role `color` reserve their (shape, digit), those of role `shape` their (colour, digit), and nobody else gets
 them. No more is reserved: otherwise the digits that distractors lack would give the needles' digits away.
+
+A green star among the distractors tells that no needle is one. So that this excludes little, distractors are of few
+pairs, however many events they fill.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import numpy as np
 from cacheflow_ray.world.script import Needle, Role
 from cacheflow_ray.world.things import DIGITS, PAIRS, Pair, Thing
 
-NUM_ABSENT = 14
+NUM_DISTRACTORS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,7 +50,7 @@ def make_cast(roles: list[Role], rng: np.random.Generator) -> Cast:
         if digits:
             thing = Thing(colour=pair[0], shape=pair[1], digit=int(rng.choice(digits)))
             needles.append(Needle(thing=thing, role=role))
-    absent, others = rest[:NUM_ABSENT], rest[NUM_ABSENT:]
+    others, absent = rest[:NUM_DISTRACTORS], rest[NUM_DISTRACTORS:]
     digits_of = {pair: tuple(_free_digits(pair, "single", needles)) for pair in others}
     distractors = {pair: digits for pair, digits in digits_of.items() if digits}
     kin = tuple(tuple(pair for pair in distractors if _alike(pair, needle.thing.pair)) for needle in needles)

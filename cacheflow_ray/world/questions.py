@@ -10,9 +10,10 @@
 | order  | which came first the red star or the blue ring | the colour of one of the two | 1/2 |
 | count  | how many times did the red star appear       | one .. four         | 1/4    |
 
-Chance is what the kind (for `order`: the question) alone gives: answers are equally likely within their choices. A
-reader who has seen all distractors can do a little better than chance without having seen the needle, by exclusion: a
-distractor that is a green star tells that no needle is.
+Chance is what the kind (for `order`: the question) alone gives: answers are equally likely within their choices. Only
+for `color` and `shape` is there more to be had without seeing the needle, by exclusion, since no other thing is of its
+(colour, shape): who knows every distractor of the stream gets 16 % of colors and 15 % of shapes right, and who knows
+every other needle as well 27 % and 24 %.
 """
 
 from __future__ import annotations

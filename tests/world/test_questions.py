@@ -101,16 +101,34 @@ def test_a_count_is_as_likely_in_streams_so_short_that_few_needles_fit() -> None
 
 
 def test_distractor_digits_do_not_give_a_needle_number_away() -> None:
-    same_colour = same_shape = total = 0
+    shared: list[bool] = []
     for seed in range(60):
         script = make_script(seed, 900, Difficulty.level(0.8))
         for question in make_questions(script, kinds=["number"]):
             needle = question.events[0].thing
-            others = [e.thing for e in script.events if e.thing.pair != needle.pair and e.thing.digit == needle.digit]
-            same_colour += needle.colour in {thing.colour for thing in others}
-            same_shape += needle.shape in {thing.shape for thing in others}
-            total += 1
-    assert min(same_colour, same_shape) > 0.9 * total
+            others = [event.thing for event in script.events if event.thing.pair != needle.pair]
+            for alike in (
+                [thing.digit for thing in others if thing.colour == needle.colour],
+                [thing.digit for thing in others if thing.shape == needle.shape],
+            ):
+                if len(alike) > 25:
+                    shared.append(needle.digit in alike)
+    assert len(shared) > 200
+    assert sum(shared) > 0.9 * len(shared)
+
+
+def test_distractors_exclude_few_colors_and_shapes() -> None:
+    left: dict[str, list[float]] = {"color": [], "shape": []}
+    for seed in range(40):
+        script = make_script(seed, 2000)
+        needles = {needle.thing.pair for needle in script.needles}
+        seen = {event.thing.pair for event in script.events} - needles
+        for question in make_questions(script, kinds=["color", "shape"]):
+            thing = question.events[0].thing
+            pairs = [(c, thing.shape) if question.kind == "color" else (thing.colour, c) for c in question.choices]
+            left[question.kind].append(1 / sum(pair not in seen for pair in pairs))
+    assert sum(left["color"]) / len(left["color"]) < 0.175
+    assert sum(left["shape"]) / len(left["shape"]) < 0.165
 
 
 def test_needles_are_spread_evenly_over_the_stream() -> None:
