@@ -78,14 +78,14 @@ def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
         ) as reader:
             read = fetch(reader, context, num_stored)
             tokens = list(reader.tokens)
-    tail_kv = _encode_tail(backend, opened, plan, context, tokens) if tail else None
+    tail_kv, read_for_tail = _encode_tail(backend, opened, plan, context, tokens) if tail else (None, 0)
     everything = np.concatenate([*tokens, tail.tokens] if tail else tokens)
     positions, text_start = model.positions(spec.fps).context(everything, start, state.grid)
     context.turn(positions[:, :num_stored])
     if tail_kv is not None:
         context.append(tail_kv, positions[:, num_stored:])
     by_number = dict(zip(plan.blocks, tokens, strict=True))
-    return Rehydrated(context=context, text_start=text_start, fetched_bytes=read, tokens=by_number)
+    return Rehydrated(context=context, text_start=text_start, fetched_bytes=read + read_for_tail, tokens=by_number)
 
 
 def fetch(reader: BlockReader, context: Context, num_tokens: int) -> int:
@@ -116,8 +116,8 @@ def _through_pinned(reader: BlockReader, keys: Tensor, values: Tensor) -> Iterat
 
 def _encode_tail(
     backend: Backend, opened: OpenedStream, plan: Plan, context: Context, tokens: Sequence[Array]
-) -> Tensor:
-    """The tail as a partial block under its own full window: the KV it will keep once closed."""
+) -> tuple[Tensor, int]:
+    """The tail as a partial block under its own full window: the KV it will keep once closed; and bytes read for it."""
     model, spec, tail = backend.model, opened.spec, opened.state.tail
     held = range(max(0, opened.num_blocks - spec.window_blocks), opened.num_blocks)
     if held and len(held) == plan.num_window:  # its window is in the context already, not rotated yet
@@ -126,9 +126,10 @@ def _encode_tail(
         columns = slice(stop - len(held) * spec.block_size, stop)
         kv = torch.stack((context.keys[:, :, columns], context.values[:, :, columns]), dim=1)
         fill_window(window, held, list(tokens[-len(held) :]), kv)
+        held = range(0)
     else:
         window = load_window(backend, opened.stream_id, spec, opened.num_blocks)
     segment = Segment(inputs=tail.inputs, tokens=tail.tokens, block_idx=opened.num_blocks, window=window)
     kv = model.encoder.encode([segment])[0]
     check_finite(kv, opened.stream_id, opened.num_blocks)
-    return kv
+    return kv, kv.nbytes // len(tail) * len(held) * spec.block_size

@@ -31,7 +31,8 @@ def scope(store: BlockStore, opened: OpenedStream, time_range: TimeRange | None,
     """Split the blocks of a time range into candidates and local window.
 
     The window's blocks are never candidates: they are attended anyway. A range that ends before the stream's last frame
-    excludes the present, and with it window and tail.
+    excludes the present, and with it window and tail. Blocks that came after the stream was opened are left out, for
+    their first tokens are still in the tail it was opened with.
 
     Args:
         window_blocks: W'.
@@ -40,7 +41,8 @@ def scope(store: BlockStore, opened: OpenedStream, time_range: TimeRange | None,
         NothingToAnswer: no video in that range.
     """
     asked, last_s = time_range or TimeRange(), opened.state.last_timestamp_s
-    inside = store.blocks_in(opened.stream_id, asked)
+    found = store.blocks_in(opened.stream_id, asked)
+    inside = range(min(found.start, opened.num_blocks), min(found.stop, opened.num_blocks))
     present = last_s is not None and asked.start_s <= last_s <= asked.end_s
     if not len(inside) and not (present and len(opened.state.tail)):
         told = "" if time_range is None else f" between {asked.start_s:g} s and {asked.end_s:g} s"

@@ -46,6 +46,19 @@ def test_a_range_without_the_present_drops_window_and_tail(backend: Backend, ope
     assert (len(where.window), where.with_tail) == (0, False)
 
 
+def test_what_another_process_adds_meanwhile_is_not_seen(backend: Backend) -> None:
+    """The tail of the moment of opening goes with the blocks of that moment; later ones hold its tokens again."""
+    growing = Backend(model=backend.model, store=MemoryStore())
+    encode(growing, {"s": moving_frames(60)}, settings(), chunk=16)
+    opened = open_stream(growing, "s")
+    before = [scope(growing.store, opened, asked, 3) for asked in (None, TimeRange(start_s=10.0, end_s=500.0))]
+    encode(growing, {"s": moving_frames(90)}, settings(), chunk=16)
+    assert growing.store.stats("s").num_blocks > opened.num_blocks and len(opened.state.tail)
+    assert [scope(growing.store, opened, asked, 3) for asked in (None, TimeRange(start_s=10.0, end_s=500.0))] == before
+    with pytest.raises(NothingToAnswer):
+        scope(growing.store, opened, TimeRange(start_s=40.0), 3)
+
+
 @pytest.mark.parametrize("asked", [TimeRange(start_s=500.0), TimeRange(end_s=-1.0)])
 def test_a_range_without_video_is_refused(backend: Backend, opened: OpenedStream, asked: TimeRange) -> None:
     with pytest.raises(NothingToAnswer, match="holds no video between"):
