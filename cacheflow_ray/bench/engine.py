@@ -17,7 +17,7 @@ from cacheflow_ray.bench.questions import measure_questions
 from cacheflow_ray.bench.ragged import measure_ragged
 from cacheflow_ray.bench.resident import is_supported, measure_resident
 from cacheflow_ray.bench.results import Part, Report
-from cacheflow_ray.bench.sizes import sizes_of
+from cacheflow_ray.bench.sizes import Sizes, sizes_of
 from cacheflow_ray.config import ModelOptions
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import load_model
@@ -66,7 +66,7 @@ def run_engine_bench(
         bench = Bench(model=model, sizes=sizes, folder=folder, note=note)
         note("measuring what the machine can do")
         ceiling = measure_ceiling(model.device, model.dtype)
-        skipped = {} if is_supported() else {"resident": "this system does not tell anonymous from mapped memory"}
+        skipped = _skipped(sizes, only)
         names = [name for name in PARTS if (not only or name in only) and name not in skipped]
         parts = {name: PARTS[name](bench) for name in names}
     finally:
@@ -83,3 +83,11 @@ def run_engine_bench(
         published=published(preset),
         seconds=perf_counter() - started,
     )
+
+
+def _skipped(sizes: Sizes, only: Sequence[str]) -> dict[str, str]:
+    """Parts that do not run, and why."""
+    skipped = {name: reason for name, reason in sizes.on_request.items() if name not in only}
+    if not is_supported():
+        skipped["resident"] = "this system does not tell anonymous memory from mapped"
+    return skipped

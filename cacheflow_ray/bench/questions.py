@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -13,7 +12,7 @@ from time import perf_counter
 import torch
 
 from cacheflow_ray.bench.bench import Bench
-from cacheflow_ray.bench.measure import count_flops, interleaved, medians, settle
+from cacheflow_ray.bench.measure import count_flops, interleaved, medians
 from cacheflow_ray.bench.results import Part, Roofline
 from cacheflow_ray.bench.sizes import LONG_S, SHORT_S, Sizes
 from cacheflow_ray.bench.synthetic import Memory, block_bytes, fill
@@ -136,31 +135,32 @@ def _first_token(bench: Bench, folder: Path) -> dict[str, JsonValue]:
     bench.note(f"first token with {FIRST_TOKEN_BLOCKS} blocks, from the page cache and from disk")
     found: dict[str, JsonValue] = {"first_token_blocks": FIRST_TOKEN_BLOCKS}
     for place in ("page_cache", "disk"):
-        times = []
+        results = []
         for _ in range(_FIRST_TOKEN_REPEATS):
             if place == "disk" and not _forget_cached(folder):
                 break
-            times.append(_ask_afresh(bench, folder, options, warm=place == "page_cache"))
-        found[f"first_token_ms_{place}"] = statistics.median(times) if times else None
+            results.append(_ask_afresh(bench, folder, options, warm=place == "page_cache"))
+        results.sort(key=lambda result: result.timings["total"])
+        middle = results[len(results) // 2].timings if results else {}
+        found[f"first_token_ms_{place}"] = middle.get("total")
+        found[f"first_token_stages_ms_{place}"] = dict(middle)
     if bench.device.type == "cuda":
         found["question_peak_gpu_memory_gb"] = torch.cuda.max_memory_allocated(bench.device) / 1e9
     return found
 
 
-def _ask_afresh(bench: Bench, folder: Path, options: AskOptions, *, warm: bool) -> float:
-    """Milliseconds of a question to a store just opened, its index loaded; `warm`: it was asked once before."""
+def _ask_afresh(bench: Bench, folder: Path, options: AskOptions, *, warm: bool) -> AnswerResult:
+    """A question to a store just opened, its index loaded; `warm`: it was asked once before."""
     with VideoMemory.open(folder, model=bench.model) as memory:
         memory.search(_STREAM, QUESTION)
         if warm:
             _ = memory.ask(_STREAM, QUESTION, options=options).result
-        return 1e3 * _seconds(lambda: memory.ask(_STREAM, QUESTION, options=options).result, bench.device)
+        return memory.ask(_STREAM, QUESTION, options=options).result
 
 
-def _seconds(run: Callable[[], object], device: torch.device | None = None) -> float:
+def _seconds(run: Callable[[], object]) -> float:
     start = perf_counter()
     run()
-    if device is not None:
-        settle(device)
     return perf_counter() - start
 
 

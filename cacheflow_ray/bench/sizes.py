@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 from cacheflow_ray.errors import UsageError
 
@@ -24,6 +24,7 @@ class Sizes:
         keep: share of their tokens that is kept; with `fps` it decides how many blocks an hour is.
         top_k, window_blocks: K and W of the question asked of both; the short one holds K + W blocks or more.
         question_repeats, ragged_repeats, fetch_repeats: rounds a median is taken of.
+        on_request: parts that run only when they are asked for, and why.
     """
 
     model: str
@@ -34,13 +35,18 @@ class Sizes:
     keep: float = 0.132
     top_k: int = 64
     window_blocks: int = 8
-    question_repeats: int = 7
-    ragged_repeats: int = 5
+    question_repeats: int = 5
+    ragged_repeats: int = 3
     fetch_repeats: int = 21
+    on_request: Mapping[str, str] = field(default_factory=dict)
 
     def num_blocks(self, seconds: float) -> int:
         """Full blocks that so much stream leaves (a block has as many tokens as a frame)."""
         return int(seconds * self.fps * self.keep)
+
+
+#: Minutes for numbers that mean little: 32 frames through the real vision tower, several seconds each.
+_SLOW_ON_CPU = {"encode": "takes minutes at these dimensions on a CPU: ask for it with --only encode"}
 
 
 def _tiny(on_accelerator: bool) -> Sizes:
@@ -56,17 +62,19 @@ def _tiny(on_accelerator: bool) -> Sizes:
 
 def _half_billion(on_accelerator: bool) -> Sizes:
     """1 frame per second and the 86.8 % the paper drops on RVS-Ego: 79 blocks (0.2 GB) and 4752 (11 GB)."""
-    sizes = Sizes(model="random:llava-ov-0.5b", pixel_side=384, ingest_frames=16, encode_frames=8)
-    return replace(sizes, ingest_frames=256, encode_frames=256) if on_accelerator else sizes
+    sizes = Sizes(model="random:llava-ov-0.5b", pixel_side=384, ingest_frames=256, encode_frames=256)
+    on_cpu = replace(sizes, ingest_frames=16, encode_frames=8, on_request=_SLOW_ON_CPU)
+    return sizes if on_accelerator else on_cpu
 
 
 def _seven_billion(on_accelerator: bool) -> Sizes:
     """A block is 10.7 MiB: one frame in 5 s at 80 % drop, 24 blocks and 1440 (16 GB), so that ten hours fit a disk."""
     sizes = Sizes(
-        model="random:llava-ov-7b", pixel_side=384, ingest_frames=8, encode_frames=8,
+        model="random:llava-ov-7b", pixel_side=384, ingest_frames=128, encode_frames=160,
         fps=0.2, keep=0.2, top_k=16, window_blocks=4, fetch_repeats=7,
     )  # fmt: skip
-    return replace(sizes, ingest_frames=128, encode_frames=160) if on_accelerator else sizes
+    on_cpu = replace(sizes, ingest_frames=8, encode_frames=8, on_request=_SLOW_ON_CPU)
+    return sizes if on_accelerator else on_cpu
 
 
 PRESETS: dict[str, Callable[[bool], Sizes]] = {

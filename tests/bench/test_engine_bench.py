@@ -166,7 +166,7 @@ def test_the_roofline_is_the_slower_of_bytes_and_operations() -> None:
         ("<=", 1.2, 1.3, False),
         (">=", 0.8, 0.7, False),
         ("=", 1.0, 1.0, True),
-        ("=", 1, 2, False),
+        ("=", 1.0, 2.0, False),
     ],
 )
 def test_targets_tell_met_from_missed(sign: str, bound: float, value: float, met: bool) -> None:
