@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
 from time import perf_counter, time
 from typing import BinaryIO
@@ -17,16 +16,17 @@ from cacheflow_ray.engine.reports import IngestProgress, IngestReport
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
+from cacheflow_ray.models.family import VISION_BATCH
 from memory_store.errors import StreamNotFound
 from memory_store.records import StreamRecord
 
 Source = str | Path | BinaryIO
 Watcher = Callable[[IngestProgress], None]
 
-#: Frames per step over all streams: enough for full vision batches, few enough for a lively progress line.
-STEP_FRAMES = 32
+#: Most frames per step over all streams: several full vision batches.
+STEP_FRAMES = 4 * VISION_BATCH
 
-#: Seconds of work a crash may cost beside what blocks already hold.
+#: About what a crash may cost in seconds of work: a step is made as long, unless one vision batch takes longer.
 COMMIT_INTERVAL_S = 2.0
 
 
@@ -145,23 +145,41 @@ def _from(source: FrameSource, seq: int) -> Iterator[Frame]:
 
 
 def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Watcher | None) -> None:
-    committed = perf_counter()
+    committed, step = perf_counter(), VISION_BATCH
     while running := [feed for feed in feeds if not feed.ended]:
-        share = max(1, STEP_FRAMES // len(running))
+        started = perf_counter()
         with times.stage("decode"):
-            taken = {feed: list(islice(feed.frames, share)) for feed in running}
+            taken = {feed: _take(feed, max(1, step // len(running))) for feed in running}
         encode_frames(backend.model, {feed.encoder: frames for feed, frames in taken.items()}, times)
-        ended = [feed for feed, frames in taken.items() if len(frames) < share]
+        ended = [feed for feed in running if feed.ended]
         encode_frames(backend.model, {feed.encoder: () for feed in ended}, times, last=True)
         for feed in ended:
-            feed.ended = True
             feed.encoder.finish(feed.source.report.warning)
         if ended or any(feed.encoder.has_blocks for feed in running) or perf_counter() - committed > COMMIT_INTERVAL_S:
             commit(backend.store, [feed.encoder for feed in running], times)
             committed = perf_counter()
+        step = _next_step(sum(map(len, taken.values())), perf_counter() - started)
         if watch is not None:
             for feed in running:
                 watch(_progress(feed))
+
+
+def _take(feed: _Feed, share: int) -> list[Frame]:
+    """Up to `share` frames; fewer where they come slowly (a camera), or where the source ends."""
+    frames: list[Frame] = []
+    started = perf_counter()
+    for frame in feed.frames:
+        frames.append(frame)
+        if len(frames) == share or perf_counter() - started > COMMIT_INTERVAL_S:
+            return frames
+    feed.ended = True
+    return frames
+
+
+def _next_step(frames: int, seconds: float) -> int:
+    """Whole vision batches that will take about COMMIT_INTERVAL_S, judging by the last step."""
+    batches = int(frames / seconds * COMMIT_INTERVAL_S) // VISION_BATCH
+    return VISION_BATCH * min(max(batches, 1), STEP_FRAMES // VISION_BATCH)
 
 
 def _progress(feed: _Feed) -> IngestProgress:
