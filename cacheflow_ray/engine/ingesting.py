@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, time
@@ -37,7 +37,7 @@ class IngestJob:
     Args:
         source: file, folder of images, address, or open binary file.
         stream: its name.
-        settings: None takes those of an existing stream, or the defaults.
+        settings: what is not set in it is as the stream was made, or the default where the stream is new.
         labels: kept with a new stream.
     """
 
@@ -98,24 +98,19 @@ def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | Non
 
 def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Opened:
     """Open a job's source and see that it goes with its stream; nothing is written."""
+    stored: StreamSpec | None = None
     settings = job.settings or StreamSettings()
-    try:
+    with suppress(StreamNotFound):
         record = backend.store.get_stream(job.stream)
         check_fingerprint(record, backend.model)
-        spec = StreamSpec.of(record)
-        if job.settings is None:
-            settings = StreamSettings(fps=spec.fps)
-    except StreamNotFound:
-        spec = None
+        stored = StreamSpec.of(record)
+        settings = stored.continued_by(settings)
     source = stack.enter_context(open_source(job.source, fps=settings.fps))
     wanted = StreamSpec.resolve(settings, backend.model, source.info.identity)
-    if spec is None:
+    if stored is None:
         return _Opened(job=job, source=source, spec=wanted, record=_record(backend, job, wanted))
-    if job.settings is None:
-        wanted.check_source(spec, job.stream)
-    else:
-        wanted.check_continues(spec, job.stream)
-    return _Opened(job=job, source=source, spec=spec, record=None)
+    wanted.check_continues(stored, job.stream)
+    return _Opened(job=job, source=source, spec=stored, record=None)
 
 
 def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:

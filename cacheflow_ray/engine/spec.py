@@ -64,25 +64,22 @@ class StreamSpec:
         """What the dropping reads."""
         return DropRule(tau=self.tau, reference=self.reference, adaptive=self.adaptive)
 
-    def check_source(self, stored: StreamSpec, stream: str) -> None:
-        """Refuse to go on with a stream from another source.
+    def continued_by(self, settings: StreamSettings) -> StreamSettings:
+        """What `settings` ask of this stream: those not set in them are as they are here."""
+        ours = {name: getattr(self, name) for name in StreamSettings.model_fields}
+        return StreamSettings.model_validate(ours | settings.model_dump(exclude_unset=True))
+
+    def check_continues(self, stored: StreamSpec, stream: str) -> None:
+        """Refuse to go on with a stream from another source or under other settings.
 
         Raises:
-            SettingsMismatch.
+            SettingsMismatch: naming the source, or every setting that differs and both values.
         """
         if self.source_identity and stored.source_identity and self.source_identity != stored.source_identity:
             raise SettingsMismatch(
                 f"stream {stream!r} holds another source: choose another --stream name, or delete the stream first",
                 stream=stream,
             )
-
-    def check_continues(self, stored: StreamSpec, stream: str) -> None:
-        """Refuse to go on with a stream from another source or under other settings.
-
-        Raises:
-            SettingsMismatch: naming every setting that differs, and both values.
-        """
-        self.check_source(stored, stream)
         ours, theirs = asdict(self), asdict(stored)
         differs = [name for name in ours if name not in ("model", "source_identity") and ours[name] != theirs[name]]
         if differs:

@@ -60,6 +60,13 @@ def test_several_sources_are_ingested_at_once_and_named_after_their_files(
     assert asked(capsys, "streams", "show", "cards", "--data", str(tmp_path))["labels"] == {"room": "3"}
 
 
+def test_a_setting_that_is_not_given_is_as_the_stream_was_made(
+    store: str, clips: dict[str, Path], capsys: Capture
+) -> None:
+    (again,) = asked(capsys, "ingest", str(clips["cards"]), "--data", store, "--window", "2")["streams"]
+    assert again["already_complete"]
+
+
 def test_other_settings_for_an_existing_stream_are_refused(store: str, clips: dict[str, Path], capsys: Capture) -> None:
     assert run(["ingest", str(clips["cards"]), "--data", store, "--tau", "0.2"]) == 2
     assert "tau" in capsys.readouterr().err
