@@ -68,9 +68,10 @@ def register(app: typer.Typer) -> None:
 def demo(script: Script, place: Place, model: ModelChoice, as_json: Json = False) -> None:
     output = Output(as_json=as_json)
     show = prepare(script, output)
-    store = Place(data=place.data if place.data is not None else script.out / "store")
+    own_store = place.data is None
+    store = Place(data=script.out / "store") if own_store else place
     with open_memory(store, model) as memory:
-        if script.video is None:
+        if own_store and script.video is None:
             forget(memory, [job.stream for job in show.jobs])
         output.note(f"ingesting {plural(len(show.jobs), 'stream')} at once")
         reports = watch(memory, show.jobs)
@@ -78,7 +79,7 @@ def demo(script: Script, place: Place, model: ModelChoice, as_json: Json = False
             tell_report(report, output)
         results = [ask_one(memory, stream, question, output) for stream, question in show.questions]
         pictures = draw(memory, show, results, script.out)
-        random_weights = any(info.model.startswith("random:") for info in memory.streams())
+        random_weights = memory.model.name.startswith("random:")
     if random_weights:
         output.say(f"\n{RANDOM_WEIGHTS}")
     output.say("\n" + summary(reports, results, pictures))
@@ -107,7 +108,7 @@ def prepare(script: Script, output: Output) -> Show:
 
 
 def forget(memory: VideoMemory, streams: list[str]) -> None:
-    """Delete what an earlier demo left, so that this one shows the ingest again."""
+    """Delete what an earlier demo left in its own store, so that this one shows the ingest again."""
     for info in memory.streams():
         if info.stream in streams:
             memory.delete(info.stream)

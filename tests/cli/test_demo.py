@@ -34,6 +34,15 @@ def test_the_demo_can_be_run_again_and_shows_the_ingest_again(tmp_path: Path, ca
     assert all(any(item["kind"] == "retrieved" for item in answer["evidence"]) for answer in second["answers"])
 
 
+def test_the_demo_deletes_nothing_in_a_store_of_the_users(tmp_path: Path, capsys: Capture) -> None:
+    clips = render_clips(tmp_path)
+    mine = clips["shapes"].rename(tmp_path / "cards.mp4")
+    assert run(["ingest", str(mine), "--data", str(tmp_path / "store")]) == 0
+
+    assert run(["demo", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "store")]) != 0
+    assert "'cards' holds another source" in capsys.readouterr().err
+
+
 def test_the_demo_takes_a_video_and_a_question(tmp_path: Path, capsys: Capture) -> None:
     video = render_clips(tmp_path)["cards"].rename(tmp_path / "my clip.mp4")
 
