@@ -22,7 +22,7 @@ DEFAULT_DATA = Path("cacheflow-data")
 #: Candidates each ranking brings to the merge, as a multiple of `top_k` (lists cut at K make the consensus a no-op).
 CANDIDATES_PER_BLOCK = 4
 
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, mps, cuda or cuda:N")]
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$", description="auto, cpu, cuda or cuda:N")]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Attention = Literal["sdpa", "eager"]
 BlockSize = Annotated[int | None, Field(ge=1, le=65536, description="1 to 65536, or None")]
@@ -123,8 +123,8 @@ class ModelOptions(Section):
     """Where and how a model runs.
 
     Args:
-        device: 'auto' is the first accelerator there is, else the CPU.
-        dtype: 'auto' is bfloat16 on an accelerator and float32 on the CPU.
+        device: 'auto' is the first CUDA device there is, else the CPU. (Apple's has no float64, which angles need.)
+        dtype: 'auto' is bfloat16 on a CUDA device and float32 on the CPU.
         attention: the kernel family behind attention.
 
     Raises:

@@ -32,7 +32,7 @@ class Measured:
     preset: Annotated[
         str, typer.Option("--preset", metavar="P", help="tiny, llava-ov-0.5b or llava-ov-7b, with random weights.")
     ] = "tiny"
-    device: Annotated[str, typer.Option("--device", metavar="DEV", help="auto, cpu, mps, cuda or cuda:N.")] = "auto"
+    device: Annotated[str, typer.Option("--device", metavar="DEV", help="auto, cpu, cuda or cuda:N.")] = "auto"
     dtype: Annotated[str, typer.Option("--dtype", metavar="TYPE", help="auto, float32, bfloat16 or float16.")] = (
         "bfloat16"
     )

@@ -52,7 +52,7 @@ class ModelChoice:
     device: Annotated[
         str | None,
         typer.Option(
-            "--device", metavar="DEV", rich_help_panel="Model", help="auto, cpu, mps, cuda or cuda:N. Default: auto."
+            "--device", metavar="DEV", rich_help_panel="Model", help="auto, cpu, cuda or cuda:N. Default: auto."
         ),
     ] = None
     dtype: Annotated[
