@@ -9,10 +9,10 @@ from urllib.parse import urlparse
 import torch
 
 from cacheflow_ray.engine.ingesting import Source
+from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import BlockView, StreamInfo
 from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.errors import UsageError
-from memory_store import Store
 from memory_store.records import StreamRecord
 
 
@@ -30,7 +30,7 @@ def stream_name(source: Source) -> str:
     return name
 
 
-def stream_info(store: Store, record: StreamRecord) -> StreamInfo:
+def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
     """Record, totals and progress of one stream."""
     stats, stored = store.stats(record.stream_id), store.load_state(record.stream_id)
     state = EncoderState.from_bytes(stored.payload, torch.device("cpu")) if stored else None
@@ -56,7 +56,7 @@ def stream_info(store: Store, record: StreamRecord) -> StreamInfo:
     )
 
 
-def block_views(store: Store, stream_id: str) -> list[BlockView]:
+def block_views(store: BlockStore, stream_id: str) -> list[BlockView]:
     """Every block of a stream without its KV."""
     times = store.times(stream_id)
     blocks = list(range(len(times)))

@@ -15,6 +15,7 @@ from cacheflow_ray.engine.answerer import Answer, Answerer
 from cacheflow_ray.engine.catalog import block_views, stream_info, stream_name
 from cacheflow_ray.engine.ingesting import IngestJob, Source, ingest_all
 from cacheflow_ray.engine.opened import Backend
+from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import BlockView, Evidence, IngestProgress, IngestReport, StreamInfo
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import Turn, VideoModel, load_model
@@ -31,7 +32,9 @@ class VideoMemory:
     One process at a time may write a data folder; others may open it read-only meanwhile.
     """
 
-    def __init__(self, store: Store, model: VideoModel | Callable[[], VideoModel], *, read_only: bool = False) -> None:
+    def __init__(
+        self, store: BlockStore, model: VideoModel | Callable[[], VideoModel], *, read_only: bool = False
+    ) -> None:
         self.store, self._model, self._read_only = store, model, read_only
 
     @classmethod
