@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ml_dtypes
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +16,6 @@ def as_array(tensor: Tensor) -> Array:
         return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
     array: Array = tensor.numpy()
     return array
-
-
-def as_tensor(array: Array) -> Tensor:
-    """The inverse of `as_array`."""
-    if array.dtype == np.dtype(ml_dtypes.bfloat16):
-        return torch.from_numpy(array.view(np.uint16)).view(torch.bfloat16)
-    return torch.from_numpy(array)
 
 
 def check_finite(kv: Tensor, stream_id: str, block_idx: int) -> None:
