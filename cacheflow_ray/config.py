@@ -145,7 +145,6 @@ class Defaults(BaseSettings):
         data: folder of the store.
         model: 'random:<preset>', a name on the Hugging Face hub, or a local folder.
         device, dtype, attention: as in `ModelOptions`.
-        debug: show tracebacks instead of one-line errors.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_prefix="CACHEFLOW_", extra="ignore", env_ignore_empty=True)
@@ -155,7 +154,6 @@ class Defaults(BaseSettings):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
-    debug: Annotated[bool, Field(description="1 or 0")] = False
 
     @classmethod
     def from_environment(cls) -> Defaults:

@@ -51,6 +51,7 @@ def failure_of(error: BaseException) -> Failure:
     """
     if isinstance(error, SystemExit | GeneratorExit):
         raise error
+    # Not one of `config.Defaults`: it must work when those cannot be read.
     if os.environ.get("CACHEFLOW_DEBUG", "") not in ("", "0"):
         traceback.print_exception(error)
     kind = type(error).__name__
