@@ -59,6 +59,7 @@ class Answer:
         self._pieces = self._run()
         self._text: list[str] = []
         self._result: AnswerResult | None = None
+        self._failure: Exception | None = None
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
@@ -69,9 +70,11 @@ class Answer:
 
     @property
     def result(self) -> AnswerResult:
-        """The whole answer; generates what has not been iterated yet."""
+        """The whole answer; generates what has not been iterated yet. Raises again what ended it early."""
         for _ in self._pieces:
             pass
+        if self._failure is not None:
+            raise self._failure
         if self._result is None:
             prepared, text = self._prepared, "".join(self._text)
             prepared.clock.mark("total")
@@ -86,11 +89,15 @@ class Answer:
         return self._result
 
     def _run(self) -> Generator[str, None, None]:
-        for piece in self._prepared.generation:
-            if not self._text:
-                self._prepared.clock.mark("first_token")
-            self._text.append(piece)
-            yield piece
+        try:
+            for piece in self._prepared.generation:
+                if not self._text:
+                    self._prepared.clock.mark("first_token")
+                self._text.append(piece)
+                yield piece
+        except Exception as error:
+            self._failure = error  # or `result` would remember half an answer as a whole one
+            raise
         self._prepared.clock.lap("generate")
 
 

@@ -1,0 +1,39 @@
+"""An answer while it is made, and when it cannot be finished."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from cacheflow_ray.engine.answerer import Answer, Clock, Prepared
+from cacheflow_ray.engine.reports import Usage
+from cacheflow_ray.models.generation import Generation, TokenSink
+from cacheflow_ray.models.random_weights import byte_tokenizer
+
+NOTHING = Usage(
+    context_tokens=0, retrieved_blocks=0, window_blocks=0, tail_tokens=0, question_tokens=0, generated_tokens=0,
+    fetched_bytes=0,
+)  # fmt: skip
+
+
+def test_half_an_answer_is_never_taken_for_a_whole_one() -> None:
+    tokenizer = byte_tokenizer("<video>")
+
+    def run(sink: TokenSink) -> None:
+        sink.put(torch.tensor([[0]]))  # the prompt
+        sink.put(torch.tensor([tokenizer.convert_tokens_to_ids("a")]))
+        raise ValueError("out of columns")
+
+    generation = Generation(tokenizer, run)
+    prepared = Prepared(generation=generation, evidence=(), usage=NOTHING, warnings=(), clock=Clock())
+    remembered: list[str] = []
+    answer = Answer(prepared, remembered.append)
+
+    pieces = []
+    with pytest.raises(ValueError, match="out of columns"):
+        for piece in answer:
+            pieces.append(piece)
+    with pytest.raises(ValueError, match="out of columns"):
+        _ = answer.result
+
+    assert pieces == ["a"] and not remembered
