@@ -52,8 +52,7 @@ def picture_timeline(memory: VideoMemory, stream: str, out: Path) -> int:
 
     info = memory.stream(stream)
     blocks = memory.blocks(stream)
-    rows, columns = info.grid
-    picture = timeline(blocks, layout=Layout(grid=info.grid, tokens_per_frame=rows * columns), title=stream)
+    picture = timeline(blocks, layout=Layout(grid=info.grid, frames_per_unit=info.frames_per_unit), title=stream)
     write_picture(out, picture)
     return len(blocks)
 

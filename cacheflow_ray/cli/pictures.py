@@ -50,10 +50,10 @@ class Drawable(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """Patches of a frame: rows and columns, and how many tokens a frame has of which none is dropped."""
+    """Patches of a frame: rows and columns, and how many frames share them where the model merges frames in time."""
 
     grid: tuple[int, int]
-    tokens_per_frame: int
+    frames_per_unit: int = 1
 
 
 def timeline(blocks: Sequence[Drawable], *, layout: Layout, title: str) -> bytes:
@@ -70,7 +70,7 @@ def timeline(blocks: Sequence[Drawable], *, layout: Layout, title: str) -> bytes
     """
     if not blocks:
         raise NothingToAnswer("there is no block to draw yet: the stream needs more video")
-    raster = rasterise(np.concatenate([block.tokens for block in blocks]), layout.grid, layout.tokens_per_frame)
+    raster = rasterise(np.concatenate([block.tokens for block in blocks]), layout.grid, layout.frames_per_unit)
     pictures = any(block.thumbnail is not None for block in blocks)
     figure, axes = _page([_STRIP_IN] * pictures + [_RASTER_IN, _CURVE_IN])
     patches, curve = axes[-2:]

@@ -37,7 +37,7 @@ class Raster:
 
 
 def rasterise(
-    tokens: Array, grid: tuple[int, int], tokens_per_frame: int, *, max_columns: int = 500, max_rows: int = 256
+    tokens: Array, grid: tuple[int, int], frames_per_unit: int = 1, *, max_columns: int = 500, max_rows: int = 256
 ) -> Raster:
     """Bins tokens ([N] of TOKEN_DTYPE, N > 0) by frame and patch.
 
@@ -45,44 +45,45 @@ def rasterise(
 
     Args:
         grid: rows and columns of patches in a frame.
-        tokens_per_frame: tokens of a frame of which none is dropped.
+        frames_per_unit: frames that are one to the model; their tokens bear the number of the first.
     """
-    first = int(tokens["frame_idx"].min())
-    num_frames = int(tokens["frame_idx"].max()) - first + 1
-    step = -(-num_frames // max_columns)
-    width = -(-num_frames // step)
-    frames = np.minimum(step, num_frames - step * np.arange(width))
-    seen = tokens[(tokens["row"] >= 0) & (tokens["row"] < grid[0]) & (tokens["col"] < grid[1])]
-    column = (seen["frame_idx"] - first) // step
-    keep_rate = np.bincount(column, minlength=width) / (frames * tokens_per_frame)
-    edges_s = _edges(tokens, first + step * np.arange(width), int(tokens["frame_idx"].max()))
-    share = _share(seen, column, grid, frames, max_rows)
+    number = tokens["frame_idx"] // frames_per_unit
+    first, last = int(number.min()), int(number.max())
+    num_units, num_patches = last - first + 1, grid[0] * grid[1]
+    step = -(-num_units // max_columns)
+    width = -(-num_units // step)
+    units = np.minimum(step, num_units - step * np.arange(width))
+    is_patch = (tokens["row"] >= 0) & (tokens["row"] < grid[0]) & (tokens["col"] < grid[1])
+    seen, column = tokens[is_patch], (number[is_patch] - first) // step
+    keep_rate = np.bincount(column, minlength=width) / (units * num_patches)
+    edges_s = _edges(number, tokens["timestamp_s"], first + step * np.arange(width), last)
+    share = _share(seen, column, grid, units, max_rows)
     edges_s, share, keep_rate = _with_pauses(edges_s, share, keep_rate)
     return Raster(
         edges_s=edges_s,
         share=share,
         keep_rate=keep_rate,
-        frames_per_column=step,
-        num_frames=num_frames,
+        frames_per_column=step * frames_per_unit,
+        num_frames=num_units * frames_per_unit,
         num_kept=len(seen),
-        mean_keep_rate=len(seen) / (num_frames * tokens_per_frame),
+        mean_keep_rate=len(seen) / (num_units * num_patches),
     )
 
 
-def _share(seen: Array, column: Array, grid: tuple[int, int], frames: Array, max_rows: int) -> Floats:
+def _share(seen: Array, column: Array, grid: tuple[int, int], units: Array, max_rows: int) -> Floats:
     num_patches = grid[0] * grid[1]
-    height, width = min(num_patches, max_rows), len(frames)
+    height, width = min(num_patches, max_rows), len(units)
     patch = seen["row"].astype(np.int64) * grid[1] + seen["col"]
     counts = np.bincount(patch * height // num_patches * width + column, minlength=height * width)
     patches = np.bincount(np.arange(num_patches) * height // num_patches, minlength=height)
-    share: Floats = counts.reshape(height, width) / (patches[:, None] * frames[None, :])
+    share: Floats = counts.reshape(height, width) / (patches[:, None] * units[None, :])
     return share
 
 
-def _edges(tokens: Array, column_starts: Array, last: int) -> Floats:
-    """Start of each column, and the end of the last: one usual frame after the last frame's time."""
-    idx, at = np.unique(tokens["frame_idx"], return_index=True)
-    times = tokens["timestamp_s"][at]
+def _edges(number: Array, times_s: Array, column_starts: Array, last: int) -> Floats:
+    """Start of each column, and the end of the last: one usual unit after the last one's time."""
+    idx, at = np.unique(number, return_index=True)
+    times = times_s[at]
     steps = np.diff(times) / np.diff(idx)
     period = float(np.median(steps)) if len(steps) else 1.0
     return np.append(np.interp(column_starts, idx, times), np.interp(last, idx, times) + period)

@@ -53,6 +53,7 @@ def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
         start_s=stats.start_s,
         end_s=stats.end_s,
         grid=state.grid if state else (0, 0),
+        frames_per_unit=state.frames_per_unit if state else 1,
     )
 
 

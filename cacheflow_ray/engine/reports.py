@@ -48,7 +48,10 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamInfo:
-    """A stream as `streams show` prints it."""
+    """A stream as `streams show` prints it.
+
+    `grid`: rows and columns of a frame's tokens; `frames_per_unit`: frames that share one such grid.
+    """
 
     stream: str
     model: str
@@ -67,6 +70,7 @@ class StreamInfo:
     start_s: float | None
     end_s: float | None
     grid: tuple[int, int]
+    frames_per_unit: int
 
     @property
     def keep_rate(self) -> float:

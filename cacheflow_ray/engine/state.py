@@ -45,6 +45,7 @@ class EncoderState:
         pending: frames waiting for their partners where the model merges frames in time.
         thumbnail: JPEG of the frame that gave the open block most of its tokens, and how many.
         counters: totals.
+        frames_per_unit: frames the model merges in time.
         complete: the source has ended.
         warning: why it ended early, if it did.
     """
@@ -60,6 +61,7 @@ class EncoderState:
     thumbnail: bytes = b""
     thumbnail_tokens: int = 0
     counters: Counters = field(default_factory=Counters)
+    frames_per_unit: int = 1
     complete: bool = False
     warning: str | None = None
 
@@ -96,8 +98,8 @@ class EncoderState:
         )
 
     def _about(self) -> dict[str, Any]:
-        names = ("next_seq", "next_pos", "last_timestamp_s", "grid", "thumbnail_tokens", "complete", "warning")
-        about = {name: getattr(self, name) for name in names}
+        names = ("next_seq", "next_pos", "last_timestamp_s", "grid", "thumbnail_tokens", "frames_per_unit")
+        about = {name: getattr(self, name) for name in (*names, "complete", "warning")}
         counters = {name: getattr(self.counters, name) for name in Counters.__slots__}
         return about | {"counters": counters, "pending": [(frame.seq, frame.timestamp_s) for frame in self.pending]}
 

@@ -70,7 +70,8 @@ class StreamEncoder:
         stored = backend.store.load_state(stream_id)
         if stored is None:
             tail = Tail.empty(model.token_width, model.dtype, model.device)
-            self.state, self.num_blocks, self._epoch = EncoderState(tail=tail), 0, 0
+            self.state = EncoderState(tail=tail, frames_per_unit=model.vision.frames_per_unit)
+            self.num_blocks, self._epoch = 0, 0
         else:
             self.state = EncoderState.from_bytes(stored.payload, model.device)
             self.num_blocks, self._epoch = stored.num_blocks, stored.epoch

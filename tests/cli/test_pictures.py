@@ -17,7 +17,7 @@ from cacheflow_ray.types import TOKEN_DTYPE
 from memory_store.records import Array
 
 GRID = (4, 6)
-LAYOUT = Layout(grid=GRID, tokens_per_frame=24)
+LAYOUT = Layout(grid=GRID)
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def _share_of(pixels: npt.NDArray[np.int64], colour: tuple[int, ...], within: in
 def test_a_short_stream_is_drawn_patch_by_patch() -> None:
     kept = np.random.default_rng(1).random((10, *GRID)) < 0.4
     kept[[0, -1], 0, 0] = True
-    raster = rasterise(_tokens(kept, fps=2.0, with_text=True), GRID, 24)
+    raster = rasterise(_tokens(kept, fps=2.0, with_text=True), GRID)
     np.testing.assert_array_equal(raster.share, kept.reshape(10, 24).T)
     np.testing.assert_allclose(raster.keep_rate, kept.reshape(10, 24).mean(axis=1))
     np.testing.assert_allclose(raster.edges_s, np.arange(11) / 2)
@@ -80,7 +80,7 @@ def test_a_short_stream_is_drawn_patch_by_patch() -> None:
 def test_a_long_stream_is_binned_and_nothing_gets_lost() -> None:
     kept = np.random.default_rng(2).random((997, *GRID)) < 0.1
     kept[[0, -1], 0, 0] = True
-    raster = rasterise(_tokens(kept), GRID, 24, max_columns=100, max_rows=5)
+    raster = rasterise(_tokens(kept), GRID, max_columns=100, max_rows=5)
     assert raster.share.shape == (5, 100) and raster.frames_per_column == 10
     patches = np.bincount(np.arange(24) * 5 // 24)
     frames = np.array([10] * 99 + [7])
@@ -91,12 +91,21 @@ def test_a_long_stream_is_binned_and_nothing_gets_lost() -> None:
 
 def test_frames_without_tokens_count_and_a_pause_stays_empty() -> None:
     tokens = _tokens(np.ones((6, *GRID), bool))
-    wholly_dropped = rasterise(tokens[tokens["frame_idx"] != 3], GRID, 24)
+    wholly_dropped = rasterise(tokens[tokens["frame_idx"] != 3], GRID)
     assert wholly_dropped.keep_rate.tolist() == [1, 1, 1, 0, 1, 1]
     tokens["timestamp_s"][tokens["frame_idx"] >= 3] += 100
-    paused = rasterise(tokens, GRID, 24)
+    paused = rasterise(tokens, GRID)
     assert paused.edges_s.tolist() == [0, 1, 2, 3, 103, 104, 105, 106]
     assert np.isnan(paused.keep_rate).tolist() == [False, False, False, True, False, False, False]
+
+
+def test_frames_merged_in_pairs_are_one_column_of_tokens() -> None:
+    tokens = _tokens(np.ones((6, *GRID), bool), fps=0.5)
+    tokens["frame_idx"] *= 2
+    raster = rasterise(tokens, GRID, 2)
+    assert raster.keep_rate.tolist() == [1] * 6 and raster.mean_keep_rate == 1
+    assert (raster.num_frames, raster.frames_per_column) == (12, 2)
+    assert raster.edges_s.tolist() == [0, 2, 4, 6, 8, 10, 12]
 
 
 @pytest.mark.parametrize("num_frames", [10, 300, 10_000])

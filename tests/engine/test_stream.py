@@ -70,6 +70,7 @@ def test_frames_are_merged_in_pairs_and_the_last_goes_alone(qwen: VideoModel) ->
     waiting = open_stream(backend, "s").state
     assert [frame.seq for frame in waiting.pending] == [4]
     assert (waiting.next_seq, waiting.counters.units, waiting.counters.frames) == (5, 2, 4)
+    assert waiting.frames_per_unit == 2
     encode_frames(qwen, {encoder: ()}, StageTimes(), last=True)
     commit(backend.store, [encoder], StageTimes())
     ended = open_stream(backend, "s").state
