@@ -128,8 +128,9 @@ class SegmentPerFrame:
         if not len(tokens):
             return torch.zeros((3, 0), dtype=torch.int64), start
         is_text, pos = tokens["row"] < 0, tokens["pos"]
-        same_segment = ~is_text[:-1] & ~is_text[1:] & (pos[:-1] == pos[1:])
-        step = np.where(is_text[:-1], 1, np.where(same_segment, 0, max(grid)))
+        # Within a frame the stream's own steps, for a frame may have had another grid than the stream has now.
+        same_frame = tokens["frame_idx"][:-1] == tokens["frame_idx"][1:]
+        step = np.where(is_text[:-1], 1, np.where(same_frame, np.diff(pos), max(grid)))
         closed = start + np.concatenate([[0], np.cumsum(step)])
         return self._triple(tokens, closed), int(closed[-1]) + (1 if is_text[-1] else max(grid))
 

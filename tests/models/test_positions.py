@@ -48,6 +48,16 @@ def test_contiguous_tokens_keep_their_distances_at_any_cut(
     assert torch.equal(found - rule.stream(part), (start - rule.shift(part[0])).expand_as(found))
 
 
+def test_a_frame_of_another_grid_keeps_its_room() -> None:
+    rule = SegmentPerFrame()
+    wide = tokens_of_units(rule, [list(range(8))], (2, 4), NUM_TEXT)
+    small = tokens_of_units(rule, [list(range(4))], (2, 2), NUM_TEXT)
+    small["frame_idx"], small["pos"] = small["frame_idx"] + 1, small["pos"] + wide["pos"][-1] + 1
+    tokens = np.concatenate([wide, small])
+    found, _ = rule.context(tokens, 0, (2, 2))
+    assert torch.equal(found, rule.stream(tokens))
+
+
 @given(cases(), st.data())
 def test_gaps_are_closed(case: tuple[Positions, Any, tuple[int, int]], data: st.DataObject) -> None:
     """Two runs with a gap between them stand as close as neighbours do, each as it stands in the stream."""
