@@ -46,10 +46,17 @@ def open_to_ask(place: Place, model: ModelChoice, stream: str, output: Output) -
 
 
 def of_stream(place: Place, model: ModelChoice, stream: str) -> ModelChoice:
-    """`model`, naming the one the stream was made with unless it or the environment names another."""
+    """`model`, naming the one the stream was made with unless it or the environment names another.
+
+    The stream is looked up in any case: a wrong name costs no loading of a model, a wrong folder is not made.
+
+    Raises:
+        StreamNotFound, InvalidConfig, StoreError.
+    """
     from cacheflow_ray.config import Defaults
 
+    with open_memory(place, model, read_only=True) as memory:
+        made_with = memory.stream(stream).model
     if model.model is not None or "model" in Defaults.from_environment().model_fields_set:
         return model
-    with open_memory(place, model, read_only=True) as memory:
-        return replace(model, model=memory.stream(stream).model)
+    return replace(model, model=made_with)

@@ -93,6 +93,8 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
+    with open_memory(place, read_only=True) as memory:  # a wrong name is told before the question, no folder is made
+        memory.store.get_stream(stream)
     if not yes:
         if as_json or not sys.stdin.isatty():
             raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)

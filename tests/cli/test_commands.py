@@ -192,6 +192,13 @@ def test_what_cannot_be_done_says_why_in_one_line(
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["ask s what --model random:tiny-qwen2-vl", "streams delete s --yes"])
+def test_a_folder_named_by_mistake_is_not_made(command: str, tmp_path: Path, capsys: Capture) -> None:
+    assert run([*command.split(), "--data", str(tmp_path / "typo")]) == 1
+    assert "holds no store" in capsys.readouterr().err
+    assert not (tmp_path / "typo").exists()
+
+
 def test_a_picture_that_cannot_be_written_is_an_error(store: str, tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "file").touch()
     assert run(["inspect", "shapes", "--data", store, "--out", str(tmp_path / "file" / "x.png")]) == 1
