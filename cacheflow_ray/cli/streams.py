@@ -93,11 +93,11 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
+    if not yes and (as_json or not sys.stdin.isatty()):
+        raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)
     with open_memory(place, read_only=True) as memory:  # a wrong name is told before the question, no folder is made
         memory.store.get_stream(stream)
     if not yes:
-        if as_json or not sys.stdin.isatty():
-            raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)
         typer.confirm(f"Delete {stream!r}? This cannot be undone.", abort=True, err=True)
     output = Output(as_json=as_json)
     with open_memory(place) as memory:
