@@ -101,7 +101,8 @@ class AskOptions(Section):
     time_range: Annotated[TimeRange | None, Field(description="a TimeRange, or None")] = None
     max_new_tokens: Annotated[int, Field(ge=1, le=8192, description="1 to 8192")] = 64
     session_id: Annotated[
-        str | None, Field(min_length=1, max_length=128, description="1 to 128 characters, or None")
+        str | None,
+        Field(pattern=r"^[A-Za-z0-9._-]{1,128}$", description="1 to 128 letters, digits, '.', '_' or '-', or None"),
     ] = None
 
     @model_validator(mode="after")

@@ -159,7 +159,7 @@ class TimeRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A block a search found. `score`: mean over kv-heads of the cosine, of its best vector; higher is nearer."""
+    """A block a search found. `score`: as whoever ranked it says; higher is nearer."""
 
     block_idx: int
     score: float

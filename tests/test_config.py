@@ -43,7 +43,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(section: type[Section]) -> 
         (lambda: AskOptions(top_k="8"), "top_k", "1 to 4096"),
         (lambda: AskOptions(candidates=7), "candidates", "top_k or more, or None"),
         (lambda: AskOptions(merge="vote"), "merge", "'consensus', 'rrf', 'interleave' or 'last'"),
-        (lambda: AskOptions(session_id=""), "session_id", "1 to 128 characters, or None"),
+        (lambda: AskOptions(session_id=""), "session_id", "1 to 128 letters, digits, '.', '_' or '-', or None"),
         (lambda: ModelOptions(device="gpu"), "device", "auto, cpu, cuda or cuda:N"),
         (lambda: ModelOptions(dtype="float64"), "dtype", "'auto', 'float32', 'bfloat16' or 'float16'"),
     ],

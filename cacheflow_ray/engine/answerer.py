@@ -171,9 +171,12 @@ def _affordable_blocks(model: VideoModel, opened: OpenedStream, where: Scope, su
     tail = len(opened.state.tail) if where.with_tail else 0
     left = model.max_context - model.prefix.length - tail - room
     if left < (0 if tail else opened.spec.block_size):
+        own = sum(suffix.question)
+        mend = "shorten the question" if own > len(suffix.ids) // 2 else "start without --session"
         raise QuestionTooLong(
-            f"the question takes {len(suffix.ids)} tokens; with the answer's and the video's it does not fit the "
-            f"{model.max_context} tokens of model {model.name!r}: shorten the question, or lower --max-new-tokens",
+            f"the question takes {own} tokens, {len(suffix.ids)} with what was said before; with the answer's and the "
+            f"video's that does not fit the {model.max_context} of model {model.name!r}: {mend}, or lower "
+            "--max-new-tokens",
             tokens=len(suffix.ids),
         )
     return left // opened.spec.block_size

@@ -13,7 +13,7 @@ from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend, OpenedStream
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import Evidence
-from cacheflow_ray.errors import NothingToAnswer
+from cacheflow_ray.errors import InvalidFeatures, NothingToAnswer
 from cacheflow_ray.models import Suffix
 from memory_store.records import Array, Hit, TimeRange
 
@@ -63,6 +63,11 @@ def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: ran
     summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
     queries = summary.query(backend.model.queries(suffix)).cpu().numpy()
     vectors = np.ascontiguousarray(queries, dtype=np.float32)
+    if not np.isfinite(vectors).all():
+        raise InvalidFeatures(
+            f"model {backend.model.name!r} gave NaN or infinity for the question: check its weights, or use "
+            "--dtype float32"
+        )
     first, last = _rankings(backend, opened, vectors, blocks, options)
     if options.stop_ratio:  # a share of 0 would still leave out what scores below 0
         first, last = stop_early(first, options.stop_ratio), stop_early(last, options.stop_ratio)

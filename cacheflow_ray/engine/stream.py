@@ -159,9 +159,9 @@ class StreamEncoder:
         """Whether encoded blocks wait to be committed."""
         return bool(self._outbox)
 
-    def finish(self, warning: str | None = None) -> None:
-        """Mark the source as ended; everything taken has been absorbed and encoded."""
-        self.state = replace(self.state, complete=True, warning=warning)
+    def finish(self, warning: str | None = None, *, complete: bool = True) -> None:
+        """Note how the source ended, and whether for good; everything taken has been absorbed and encoded."""
+        self.state = replace(self.state, complete=complete, warning=warning)
 
     def commit(self) -> Commit:
         """Everything new since the last commit, and the state a resumed encoder starts from."""

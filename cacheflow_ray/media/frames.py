@@ -63,6 +63,16 @@ class SourceInfo:
     num_frames: int | None
     identity: str
 
+    @property
+    def is_address(self) -> bool:
+        """Whether the content cannot be known beforehand (an address, a pipe), and may break off or go on."""
+        return self.identity.startswith("uri:")
+
+    @property
+    def is_live(self) -> bool:
+        """An address that declares no length: a camera. Every connection counts frames and time from 0 again."""
+        return self.is_address and self.duration_s is None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DecodeReport:

@@ -54,18 +54,24 @@ class Generation:
             self._sink.fail(error)
 
     def _pieces(self) -> Iterator[str]:
+        """Text as it grows. Ids are decoded together with the piece before them, which tells how they join, and no
+        further back: an answer costs the same per token however long it is."""
         ids: list[int] = []
-        given = 0
+        start = given = 0  # ids[start:given] is the piece that was given last
         for token in self._sink:
             ids.append(token)
             self.num_tokens = len(ids)
-            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
-            if len(text) > given and not text.endswith(INCOMPLETE):
-                yield text[given:]
-                given = len(text)
-        text = self._tokenizer.decode(ids, skip_special_tokens=True)
-        if len(text) > given:
-            yield text[given:]
+            piece = self._grown(ids, start, given)
+            if piece and not piece.endswith(INCOMPLETE):
+                yield piece
+                start, given = given, len(ids)
+        if piece := self._grown(ids, start, given):
+            yield piece
+
+    def _grown(self, ids: list[int], start: int, given: int) -> str:
+        before: str = self._tokenizer.decode(ids[start:given], skip_special_tokens=True)
+        after: str = self._tokenizer.decode(ids[start:], skip_special_tokens=True)
+        return after[len(before) :]
 
 
 class TokenSink(BaseStreamer):  # type: ignore[misc]

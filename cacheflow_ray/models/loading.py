@@ -53,7 +53,8 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
 
 
 def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> Loaded:
-    if (Path(name).is_absolute() or name.startswith((".", "~"))) and not Path(name).is_dir():
+    name = str(Path(name).expanduser()) if name.startswith("~") else name
+    if (Path(name).is_absolute() or name.startswith(".")) and not Path(name).is_dir():
         raise _cannot_load(name, "there is no such folder")
     try:
         config = hf.AutoConfig.from_pretrained(name)

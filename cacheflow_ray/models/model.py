@@ -21,6 +21,21 @@ from cacheflow_ray.models.window import Prefix, Window
 #: Raised whenever the KV an adapter produces for the same weights and frames changes.
 ADAPTER_VERSION = 1
 
+#: Configuration the weights do not show and KV depends on. Named one by one: a library update may add others.
+UNSEEN = (
+    *("rope_parameters", "num_attention_heads", "num_heads", "num_key_value_heads", "head_dim", "hidden_act"),
+    *("rms_norm_eps", "layer_norm_eps", "projector_hidden_act", "vision_feature_layer"),
+    *(
+        "vision_feature_select_strategy",
+        "image_size",
+        "patch_size",
+        "spatial_merge_size",
+        "temporal_patch_size",
+        "tokens_per_second",
+    ),
+    *("window_size", "fullatt_block_indexes", "deepstack_visual_indexes"),
+)
+
 #: Tokens a window spans where the user sets none (the paper's and ReKV's; W = 76 at B = 196).
 WINDOW_TOKENS = 15_000
 
@@ -161,7 +176,10 @@ def _fingerprint(loaded: Loaded, parts: Parts, prompt: Prompt) -> str:
     for name, tensor in sorted(loaded.model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    rope = parts.text_model.config.rope_parameters
-    about = [ADAPTER_VERSION, loaded.model.config.model_type, prompt.prefix_ids, dict(parts.preprocessing), rope]
+    config = loaded.model.config
+    about = [ADAPTER_VERSION, config.model_type, prompt.prefix_ids, dict(parts.preprocessing)]
+    about += [
+        [getattr(part, key, None) for key in UNSEEN] for part in (config, config.text_config, config.vision_config)
+    ]
     digest.update(json.dumps(about, sort_keys=True, default=str).encode())
     return digest.hexdigest()
