@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from av import VideoFrame
+from av.sidedata.sidedata import SideDataContainer
 
 from cacheflow_ray.media.frames import Image
 
@@ -22,7 +23,8 @@ def _upright(image: Image, frame: VideoFrame) -> Image:
     The matrix is nine int32 a b u c d v x y w; it sends the point (x, y) to (a x + c y, b x + d y). Video is turned in
     quarters, so only signs matter, and whether x comes from x or from y.
     """
-    data: Any = frame.side_data.get("DISPLAYMATRIX")
+    # Not frame.side_data: a frame keeps that and is kept by it, so every picture would wait for the garbage collector.
+    data: Any = SideDataContainer(frame).get("DISPLAYMATRIX")  # type: ignore[call-arg]
     if data is None:
         return image
     a, b, _, c, d = np.frombuffer(bytes(data)[:20], dtype="<i4").tolist()
