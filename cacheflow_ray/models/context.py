@@ -6,14 +6,19 @@ columns   0 .. p | retrieved blocks | window | tail | newline, question, answer 
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 from cacheflow_ray.core.rehydrate import rotate, rotate_
 from cacheflow_ray.models.rotary import Rotary
+
+#: Bytes the memory of a context is aligned to, as torch aligns its own.
+ALIGNMENT = 64
 
 
 class Context:
@@ -28,8 +33,8 @@ class Context:
     """
 
     def __init__(self, shape: tuple[int, int, int, int], rotary: Rotary, dtype: torch.dtype, device: torch.device):
-        self.keys = torch.empty(shape, dtype=dtype, device=device)
-        self.values = torch.empty(shape, dtype=dtype, device=device)
+        self.keys = _uninitialised(shape, dtype, device)
+        self.values = _uninitialised(shape, dtype, device)
         self.length = 0
         self._rotary = rotary
 
@@ -58,6 +63,17 @@ class Context:
         return Cache(
             layers=[_Layer(keys, values, self.length) for keys, values in zip(self.keys, self.values, strict=True)]
         )
+
+
+def _uninitialised(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Memory for a context. On a CPU numpy's, which asks the system for huge pages where torch does not: 64 blocks of
+    0.5B dimensions then arrive in 34 ms instead of 62, for making the pages is most of the work."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    num_bytes = math.prod(shape) * dtype.itemsize
+    memory = np.empty(num_bytes + ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % ALIGNMENT
+    return torch.from_numpy(memory[start : start + num_bytes]).view(dtype).view(shape)
 
 
 class _Layer(CacheLayerMixin):  # type: ignore[misc]
