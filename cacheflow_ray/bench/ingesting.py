@@ -33,7 +33,7 @@ def measure_ingest(bench: Bench) -> Part:
     tau = bench.tau(TYPICAL_DROP, num_frames)
     bench.note(f"ingesting {num_frames} frames")
     report = _ingest(bench, tau, num_frames)
-    pixels_s = _pixel_seconds(bench) * report.frames
+    pixels_s = min(_pixel_seconds(bench) * report.frames, report.stages_s["vision"])
     model_s = report.stages_s["vision"] - pixels_s + report.stages_s.get("language_model", 0.0)
     block_flops = _block_flops(bench)
     batches = bench.num_vision_batches(report.frames, STEP_FRAMES)
@@ -87,7 +87,7 @@ def _pixel_seconds(bench: Bench) -> float:
     """Resizing and normalising one frame."""
     side, device = bench.sizes.pixel_side, bench.device
     images = [frame.image for frame in bench.first_frames()]
-    times = interleaved({"pixels": lambda: to_pixels(images, side, side, Normalise(), device)}, 5, device)["pixels"]
+    times = interleaved({"pixels": lambda: to_pixels(images, side, side, Normalise(), device)}, 15, device)["pixels"]
     return min(times) / len(images)
 
 

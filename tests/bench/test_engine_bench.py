@@ -19,7 +19,8 @@ from cacheflow_ray.bench.ingesting import measure_encoding, measure_ingest
 from cacheflow_ray.bench.measure import count_flops
 from cacheflow_ray.bench.questions import measure_questions
 from cacheflow_ray.bench.ragged import measure_ragged
-from cacheflow_ray.bench.resident import anonymous_bytes, is_supported, measure_resident
+from cacheflow_ray.bench.resident import is_supported, measure_resident
+from cacheflow_ray.bench.resident_process import anonymous_bytes
 from cacheflow_ray.bench.results import TARGETS, Ceiling, Part, Report, Roofline, Target
 from cacheflow_ray.bench.sizes import LONG_S, PRESETS, SHORT_S, sizes_of
 from cacheflow_ray.bench.synthetic import Memory, fill
@@ -176,7 +177,7 @@ def test_targets_tell_met_from_missed(sign: str, bound: float, value: float, met
 def test_the_report_carries_ratios_targets_and_misses_by_name() -> None:
     part = Part(ratios={"non_model_share": 0.5, "rss_growth_10x": 1.0, "rotate_over_memcpy": 0.2})
     report = Report(
-        preset="tiny", model="m", device="cpu", dtype="bfloat16", machine={}, published=None, seconds=1.0,
+        preset="llava-ov-0.5b", model="m", device="cpu", dtype="bfloat16", machine={}, published=None, seconds=1.0,
         ceiling=Ceiling(bytes_per_s=1.0, flops_per_s=1.0), parts={"ingest": part}, skipped={},
     )  # fmt: skip
 
