@@ -12,7 +12,7 @@ stops after the projections, since nobody needs its output.
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +27,11 @@ from cacheflow_ray.models.rotary import Rotary
 from cacheflow_ray.models.window import Slot, Window
 
 ATTENTION = "cacheflow_position_free"
+
+
+#: Tokens a CPU takes at a time, at least one segment: a small batch shares the reading of weights, beyond this many the
+#: activations of one layer outgrow the core's cache and nothing is left to share. An accelerator takes all at once.
+CPU_TOKENS = 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +103,9 @@ class Encoder:
         """
         if len({id(segment.window) for segment in segments}) < len(segments):
             raise ValueError("one call encodes one block of a stream: two segments share a window")
+        return [kv for call in _calls(segments) for kv in self._encode_call(call)]
+
+    def _encode_call(self, segments: Sequence[Segment]) -> list[Tensor]:
         parts, start = [], 0
         for segment in segments:
             stop = start + len(segment.inputs)
@@ -142,6 +150,19 @@ class Encoder:
             hidden = out[0] if isinstance(out, tuple) else out
             if layer_idx < len(deepstack):
                 hidden = hidden + deepstack[layer_idx]
+
+
+def _calls(segments: Sequence[Segment]) -> Iterator[list[Segment]]:
+    """Segments as they go through the layers together."""
+    call: list[Segment] = []
+    for segment in segments:
+        num_tokens = sum(len(other.inputs) for other in call) + len(segment.inputs)
+        if call and segment.inputs.device.type == "cpu" and num_tokens > CPU_TOKENS:
+            yield call
+            call = []
+        call.append(segment)
+    if call:
+        yield call
 
 
 def _sharing_copy(layers: nn.ModuleList) -> nn.ModuleList:

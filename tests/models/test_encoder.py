@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import Tensor
 
 from cacheflow_ray.models import Segment, Turn, VideoModel, Window
-from cacheflow_ray.models.encoder import ATTENTION, Encoder
+from cacheflow_ray.models.encoder import ATTENTION, CPU_TOKENS, Encoder, _calls
 from cacheflow_ray.models.rotary import Rotary
 from tests.models.streams import BLOCK, FPS, Stream, make_stream
 from tests.oracles import distance, toy_model
@@ -125,3 +127,12 @@ def native_queries(model: VideoModel, ids: tuple[int, ...]) -> Tensor:
             hook.remove()
     queries = [each.reshape(len(ids), -1, model.encoder.head_dim).transpose(0, 1) for each in heard]
     return torch.stack(queries)
+
+
+def test_a_cpu_takes_as_many_segments_at_a_time_as_its_cache_holds() -> None:
+    """Order is kept, nothing is lost, and a segment that is larger than the limit goes alone."""
+    sizes = [200, 200, 200, CPU_TOKENS + 1, 100, 1]
+    segments = [SimpleNamespace(inputs=torch.empty(size, 1)) for size in sizes]
+    calls = list(_calls(segments))  # type: ignore[arg-type]
+    assert [[len(segment.inputs) for segment in call] for call in calls] == [[200, 200], [200], [513], [100, 1]]
+    assert [segment for call in calls for segment in call] == segments
