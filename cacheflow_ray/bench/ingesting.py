@@ -13,7 +13,7 @@ from cacheflow_ray.bench.synthetic import block_bytes
 from cacheflow_ray.bench.windows import Lane
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine import IngestReport, VideoMemory
-from cacheflow_ray.engine.ingesting import STEP_FRAMES
+from cacheflow_ray.models.family import VISION_BATCH
 from cacheflow_ray.models.pixels import Normalise, to_pixels
 from memory_store.records import JsonValue
 
@@ -36,7 +36,7 @@ def measure_ingest(bench: Bench) -> Part:
     pixels_s = min(_pixel_seconds(bench) * report.frames, report.stages_s["vision"])
     model_s = report.stages_s["vision"] - pixels_s + report.stages_s.get("language_model", 0.0)
     block_flops = _block_flops(bench)
-    batches = bench.num_vision_batches(report.frames, STEP_FRAMES)
+    batches = bench.num_vision_batches(report.frames, VISION_BATCH)
     roofline = Roofline(
         what=f"{batches} vision batches, {report.blocks} blocks through the language model, their KV written",
         num_bytes=report.blocks * block_bytes(bench.model),

@@ -24,10 +24,7 @@ from memory_store.records import StreamRecord
 Source = str | Path | BinaryIO
 Watcher = Callable[[IngestProgress], None]
 
-#: Most frames per step over all streams: several full vision batches.
-STEP_FRAMES = 4 * VISION_BATCH
-
-#: About what a crash may cost in seconds of work: a step is made as long, unless one vision batch takes longer.
+#: Longest a step waits for frames, and about what a crash may cost in seconds of work beside the step under way.
 COMMIT_INTERVAL_S = 2.0
 
 
@@ -151,11 +148,11 @@ def _from(opened: _Opened, state: EncoderState) -> Iterator[Frame]:
 
 
 def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Watcher | None) -> None:
-    committed, step = perf_counter(), VISION_BATCH
+    # One vision batch of each stream, however fast the machine: steps composed alike give the same KV to the bit.
+    committed, share = perf_counter(), VISION_BATCH * backend.model.vision.frames_per_unit
     while running := [feed for feed in feeds if not feed.ended]:
-        started = perf_counter()
         with times.stage("decode"):
-            taken = {feed: _take(feed, max(1, step // len(running))) for feed in running}
+            taken = {feed: _take(feed, share) for feed in running}
         encode_frames(backend.model, {feed.encoder: frames for feed, frames in taken.items()}, times)
         ended = [feed for feed in running if feed.ended]
         encode_frames(backend.model, {feed.encoder: () for feed in ended}, times, last=True)
@@ -164,7 +161,6 @@ def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Wat
         if ended or any(feed.encoder.has_blocks for feed in running) or perf_counter() - committed > COMMIT_INTERVAL_S:
             commit(backend.store, [feed.encoder for feed in running], times)
             committed = perf_counter()
-        step = _next_step(sum(map(len, taken.values())), perf_counter() - started)
         if watch is not None:
             for feed in running:
                 watch(_progress(feed))
@@ -185,12 +181,6 @@ def _take(feed: _Feed, share: int) -> list[Frame]:
             return frames
     feed.ended = True
     return frames
-
-
-def _next_step(frames: int, seconds: float) -> int:
-    """Whole vision batches that will take about COMMIT_INTERVAL_S, judging by the last step."""
-    batches = int(frames / seconds * COMMIT_INTERVAL_S) // VISION_BATCH
-    return VISION_BATCH * min(max(batches, 1), STEP_FRAMES // VISION_BATCH)
 
 
 def _progress(feed: _Feed) -> IngestProgress:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -37,7 +38,8 @@ class Process:
     def send(self, number: signal.Signals) -> int:
         """Send a signal and wait for the end; the exit code (negative: killed by that signal)."""
         assert self._process.pid is not None
-        os.kill(self._process.pid, number)
+        with contextlib.suppress(ProcessLookupError):  # it has just ended by itself
+            os.kill(self._process.pid, number)
         return self.wait()
 
     def wait(self) -> int:

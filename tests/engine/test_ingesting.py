@@ -10,10 +10,8 @@ from pathlib import Path
 import pytest
 
 from cacheflow_ray.engine import VideoMemory
-from cacheflow_ray.engine.ingesting import COMMIT_INTERVAL_S, STEP_FRAMES, _next_step
 from cacheflow_ray.media import write_video
 from cacheflow_ray.models import VideoModel
-from cacheflow_ray.models.family import VISION_BATCH
 from tests.oracles import moving_frames, settings, toy_model
 
 
@@ -56,9 +54,3 @@ def test_a_camera_goes_on_after_its_last_frame(camera: str, model: VideoModel, t
     assert sorted({int(token["frame_idx"]) for token in tokens}) == list(range(30))
     times = sorted({round(float(token["timestamp_s"]), 3) for token in tokens})
     assert times == [seq / 2 for seq in range(30)], "each connection begins a sampling interval after the last frame"
-
-
-def test_steps_are_whole_vision_batches_of_about_the_commit_interval() -> None:
-    assert _next_step(8, 100.0) == VISION_BATCH
-    assert _next_step(8, 1e-9) == STEP_FRAMES
-    assert _next_step(2 * VISION_BATCH, COMMIT_INTERVAL_S) == 2 * VISION_BATCH
