@@ -21,6 +21,7 @@ from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.media import Encoding, Frame, write_video
 from memory_store import Store
 from tests.e2e.commands import MODEL, SMALL, Command, Ran, Stored, stored
+from tests.media.clips import audio_only
 from tests.oracles import moving_frames, save_toy
 
 H264 = Encoding(options={"preset": "ultrafast", "crf": "20", "bf": "0"})
@@ -71,16 +72,6 @@ def splice(path: Path, first: Path, second: Path, *, gap_s: float) -> Path:
     return path
 
 
-def audio(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44_100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 44_100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 def ask(cacheflow: Command, data: Path, *args: object, stream: str = "kept", question: str = "What moves?") -> Ran:
     return cacheflow("ask", stream, question, "--data", data, "--max-new-tokens", "4", *args)
 
@@ -96,7 +87,7 @@ def test_what_is_no_video_is_refused_by_name(
         "notes.txt": (b"dear diary\n" * 200, "UnsupportedMedia", "text"),
         "notes.mp4": (b"dear diary\n" * 200, "UnsupportedMedia", "not a video"),
         "stub.mp4": (video.read_bytes()[:900], "BrokenMedia", "copy or record it again"),
-        "song.m4a": (audio(tmp_path / "a.m4a").read_bytes(), "UnsupportedMedia", "only audio"),
+        "song.m4a": (audio_only(tmp_path / "a.m4a").read_bytes(), "UnsupportedMedia", "only audio"),
     }
     for name, (content, kind, word) in sources.items():
         (tmp_path / name).write_bytes(content)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 from av.codec import Codec
@@ -55,3 +56,14 @@ def real_clip(name: str) -> Path:
     if not folder or not (Path(folder) / name).is_file():
         pytest.skip(f"CACHEFLOW_CLIPS names no folder with {name}")
     return Path(folder) / name
+
+
+def audio_only(path: Path) -> Path:
+    """A second of silence."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44_100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44_100
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path

@@ -14,7 +14,7 @@ from PIL import Image
 
 from cacheflow_ray.errors import BrokenMedia, MediaError, SourceNotFound, UnsupportedMedia
 from cacheflow_ray.media import Encoding, Frame, open_source, write_video
-from tests.media.clips import H264, clip, number_of, numbered
+from tests.media.clips import H264, audio_only, clip, number_of, numbered
 
 B_FRAMES = Encoding(options={"preset": "medium", "crf": "12", "bf": "3"})
 HEVC = Encoding(
@@ -124,16 +124,6 @@ def test_a_damaged_packet_is_counted_and_the_rest_goes_on(tmp_path: Path) -> Non
     assert source.report.errors == 1 and source.report.reason is None
 
 
-def _audio_only(path: Path) -> Path:
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("aac", rate=44_100)
-        frame = av.AudioFrame.from_ndarray(np.zeros((1, 44_100), np.float32), format="fltp", layout="mono")
-        frame.sample_rate = 44_100
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
-    return path
-
-
 def _unknown_codec(path: Path) -> Path:
     path.write_bytes(clip(path, 3).read_bytes().replace(b"avc1", b"zzzz"))
     return path
@@ -149,7 +139,7 @@ def _unusable(tmp_path: Path) -> Iterator[tuple[Path, type[MediaError], str]]:
     yield _bytes(tmp_path / "notes.txt", b"dear diary\n" * 200), UnsupportedMedia, "text"
     yield _bytes(tmp_path / "notes.mp4", b"dear diary\n" * 200), UnsupportedMedia, "not a video"
     yield _bytes(tmp_path / "noise.mkv", np.random.default_rng(0).bytes(5000)), UnsupportedMedia, "not a video"
-    yield _audio_only(tmp_path / "song.m4a"), UnsupportedMedia, "audio"
+    yield audio_only(tmp_path / "song.m4a"), UnsupportedMedia, "audio"
     yield _unknown_codec(tmp_path / "odd.mp4"), UnsupportedMedia, "zzzz"
     yield _bytes(tmp_path / "cut.mp4", clip(tmp_path / "a.mp4", 9).read_bytes()[:900]), BrokenMedia, "cut short"
     yield _bytes(tmp_path / "cut.png", b"\x89PNG\r\n\x1a\n\0\0"), BrokenMedia, "not one frame"
