@@ -23,6 +23,7 @@ INTERNAL: dict[str, set[str]] = {
     "errors": set(),
     "types": {"memory_store"},
     "config": LEAVES,
+    "published": {"memory_store"},
     "core": {"types", "errors"},
     "media": {"types", "errors"},
     "models": LEAVES | {"config", "core"},
@@ -30,8 +31,8 @@ INTERNAL: dict[str, set[str]] = {
     "actors": LEAVES | {"config", "engine"},
     "service": LEAVES | {"config", "engine", "actors"},
     "world": LEAVES | {"media"},
-    "bench": LEAVES | {"config", "core", "models", "media", "engine", "world"},
-    "eval": LEAVES | {"config", "core", "models", "media", "engine", "world"},
+    "bench": LEAVES | {"config", "core", "models", "media", "engine", "world", "published"},
+    "eval": LEAVES | {"config", "core", "models", "media", "engine", "world", "published"},
     "training": LEAVES | {"config", "core", "models", "media", "engine", "world"},
     "cli": LEAVES | {"config", "media", "engine", "actors", "service", "world", "training", "bench", "eval"},
 }

@@ -12,7 +12,6 @@ from cacheflow_ray.bench.bench import Bench
 from cacheflow_ray.bench.fetching import measure_fetch
 from cacheflow_ray.bench.ingesting import measure_encoding, measure_ingest
 from cacheflow_ray.bench.measure import describe_machine, measure_ceiling
-from cacheflow_ray.bench.published import published
 from cacheflow_ray.bench.questions import measure_questions
 from cacheflow_ray.bench.ragged import measure_ragged
 from cacheflow_ray.bench.resident import is_supported, measure_resident
@@ -21,6 +20,7 @@ from cacheflow_ray.bench.sizes import Sizes, sizes_of
 from cacheflow_ray.config import ModelOptions
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import load_model
+from cacheflow_ray.published import published
 
 #: The parts by name, in the order they run.
 PARTS: dict[str, Callable[[Bench], Part]] = {
