@@ -11,10 +11,14 @@ from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
 from cacheflow_ray.engine.rehydration import Plan, rehydrate
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
 from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, scope
+from cacheflow_ray.engine.wording import Wording
 from cacheflow_ray.errors import QuestionTooLong
 from cacheflow_ray.models import Suffix, Turn, VideoModel
 from cacheflow_ray.models.generation import Generation
 from memory_store.records import Hit
+
+#: The question as it is.
+PLAIN = Wording()
 
 
 class Clock:
@@ -107,7 +111,7 @@ class Answerer:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
-    def prepare(self, stream_id: str, turns: Sequence[Turn], options: AskOptions) -> Prepared:
+    def prepare(self, stream_id: str, turns: Sequence[Turn], options: AskOptions, wording: Wording = PLAIN) -> Prepared:
         """Retrieve and rehydrate for the last of `turns`; generation starts when its iteration does.
 
         Raises:
@@ -115,14 +119,15 @@ class Answerer:
             EmptyQuestion, QuestionTooLong, NothingToAnswer.
         """
         clock, backend = Clock(), self._backend
-        suffix = backend.model.prompt.suffix(turns)
+        suffix = wording.asked(backend.model.prompt, turns)
         opened = open_stream(backend, stream_id)
         window = opened.spec.window_blocks if options.window_blocks is None else options.window_blocks
         where = scope(backend.store, opened, options.time_range, window)
         room = backend.model.num_after_video + len(suffix.ids) + options.max_new_tokens
         budget = _affordable_blocks(backend.model, opened, where, suffix, room)
         clock.lap("prepare")
-        hits = retrieve(backend, opened, suffix, where.candidates, options)
+        sought = wording.sought(backend.model.prompt, suffix)
+        hits = retrieve(backend, opened, sought, where.candidates, options)
         clock.lap("retrieve")
         hits, held, warnings = _fit(hits, where.window, budget)
         blocks = (*sorted(hit.block_idx for hit in hits), *held)
@@ -144,6 +149,36 @@ class Answerer:
             warnings=warnings,
             clock=clock,
         )
+
+    def prepare_blind(self, turns: Sequence[Turn], options: AskOptions, wording: Wording = PLAIN) -> Prepared:
+        """As `prepare`, of no video at all: the prompt with nothing where the frames would stand.
+
+        What it gets right, it knows from the question alone: the floor of every measurement.
+
+        Raises:
+            EmptyQuestion, QuestionTooLong.
+        """
+        clock, model = Clock(), self._backend.model
+        suffix = wording.asked(model.prompt, turns)
+        room = model.num_after_video + len(suffix.ids) + options.max_new_tokens
+        if model.prefix.length + room > model.max_context:
+            raise QuestionTooLong(
+                f"the question takes {len(suffix.ids)} tokens; with the answer's that does not fit the "
+                f"{model.max_context} of model {model.name!r}: shorten it",
+                tokens=len(suffix.ids),
+            )
+        context = model.context(model.prefix.length + room)
+        clock.lap("prepare")
+        return Prepared(
+            generation=model.generate(context, suffix, model.prefix.length, options.max_new_tokens),
+            evidence=(),
+            usage=Usage(
+                context_tokens=context.length, retrieved_blocks=0, window_blocks=0, tail_tokens=0,
+                question_tokens=len(suffix.ids), generated_tokens=0, fetched_bytes=0,
+            ),
+            warnings=(),
+            clock=clock,
+        )  # fmt: skip
 
     def search(self, stream_id: str, text: str, options: AskOptions) -> tuple[Evidence, ...]:
         """Moments that match a text, best first; nothing is generated. Raises as `prepare`."""

@@ -1,0 +1,86 @@
+"""Frames the caller has in hand, pushed into one stream step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import islice
+from time import time
+
+from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
+from cacheflow_ray.engine.opened import Backend
+from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
+from cacheflow_ray.engine.state import EncoderState
+from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.media import Frame
+from cacheflow_ray.models.family import VISION_BATCH
+from memory_store.errors import StreamNotFound
+from memory_store.records import StreamRecord
+
+
+class StreamWriter:
+    """Writes one stream frame by frame; between two pushes it can be asked about as it then stands.
+
+    Creates the stream, or goes on with it: frames it has already are counted as duplicates. Used by one thread.
+
+    Args:
+        backend: model and store.
+        stream: its name.
+        settings: what is not set in it is as the stream was made, or the default where it is new.
+        source_identity: of what the frames come from (`SourceInfo.identity`); "" where nothing is known of it.
+
+    Raises:
+        SettingsMismatch, FingerprintMismatch: the stream was made otherwise.
+    """
+
+    def __init__(
+        self, backend: Backend, stream: str, *, settings: StreamSettings | None = None, source_identity: str = ""
+    ) -> None:
+        self._backend, self._times = backend, StageTimes()
+        spec = _spec(backend, stream, settings or StreamSettings(), source_identity)
+        self._encoder = StreamEncoder(backend, stream, spec)
+
+    @property
+    def state(self) -> EncoderState:
+        """Progress and totals: `next_seq`, `last_timestamp_s`, `counters`."""
+        return self._encoder.state
+
+    def push(self, frames: Iterable[Frame]) -> None:
+        """Take frames in, in order of seq; when it returns they are durable.
+
+        A frame that waits for its partner (models that merge frames in time) is not seen by a question yet.
+
+        Raises:
+            InvalidFeatures, StoreError.
+        """
+        step = VISION_BATCH * self._backend.model.vision.frames_per_unit
+        left = iter(frames)
+        while some := list(islice(left, step)):
+            encode_frames(self._backend.model, {self._encoder: some}, self._times)
+            commit(self._backend.store, [self._encoder], self._times)
+
+    def finish(self) -> None:
+        """No frames will follow: one that waited for its partner goes in alone."""
+        encode_frames(self._backend.model, {self._encoder: ()}, self._times, last=True)
+        self._encoder.finish()
+        commit(self._backend.store, [self._encoder], self._times)
+
+
+def _spec(backend: Backend, stream: str, settings: StreamSettings, source_identity: str) -> StreamSpec:
+    """Of the stream, which exists afterwards."""
+    stored: StreamSpec | None = None
+    with suppress(StreamNotFound):
+        record = backend.store.get_stream(stream)
+        check_fingerprint(record, backend.model)
+        stored = StreamSpec.of(record)
+        settings = stored.continued_by(settings)
+    wanted = StreamSpec.resolve(settings, backend.model, source_identity)
+    if stored is not None:
+        wanted.check_continues(stored, stream)
+        return stored
+    record = StreamRecord(
+        stream_id=stream, fingerprint=backend.model.fingerprint, settings=wanted.as_settings(), created_s=time()
+    )
+    backend.store.create_stream(record)
+    return wanted
