@@ -4,8 +4,9 @@
     ├── UsageError              the caller asked for something that makes no sense; exit code 2
     │   ├── EmptyQuestion
     │   ├── QuestionTooLong     question and context exceed what the model was trained on
-    │   ├── SettingsMismatch    an immutable setting of the stream differs from the one asked for
-    │   └── InvalidConfig       an unknown key or a bad value
+    │   ├── SettingsMismatch    an immutable setting of the stream (or evaluation) differs from the one asked for
+    │   ├── InvalidConfig       an unknown key or a bad value
+    │   └── BadAnnotations      a benchmark's file is missing, or a record of it is not as its format says
     ├── MediaError              a source that cannot be (fully) decoded
     │   ├── SourceNotFound
     │   ├── UnsupportedMedia    not a video, no video stream, or a codec this build cannot decode
@@ -13,6 +14,7 @@
     ├── ModelError
     │   ├── UnsupportedModel    a family without an adapter, or one that lacks what the method needs
     │   └── ModelLoadError      weights, tokenizer or processor could not be loaded
+    ├── JudgeFailed             the judge of open answers cannot be reached, or refuses
     ├── InvalidFeatures         NaN or infinity where the model's output should be
     └── NothingToAnswer         the stream (or the time range asked for) holds no video
 
@@ -50,11 +52,15 @@ class QuestionTooLong(UsageError):
 
 
 class SettingsMismatch(UsageError):
-    """An immutable setting of the stream differs from the one asked for."""
+    """An immutable setting of the stream, or of an evaluation already begun, differs from the one asked for."""
 
 
 class InvalidConfig(UsageError):
     """An unknown configuration key or a bad value."""
+
+
+class BadAnnotations(UsageError):
+    """A benchmark's file is missing, or a record in it is not as its format says."""
 
 
 class MediaError(CacheFlowError):
@@ -83,6 +89,10 @@ class UnsupportedModel(ModelError):
 
 class ModelLoadError(ModelError):
     """Weights, tokenizer or processor could not be loaded."""
+
+
+class JudgeFailed(CacheFlowError):
+    """The judge of open answers cannot be reached, or refuses."""
 
 
 class InvalidFeatures(CacheFlowError):

@@ -1,0 +1,1 @@
+"""How well it answers: published benchmarks, and questions whose answers are known by construction."""
