@@ -77,14 +77,44 @@ class SegmentMeans:
         self.name = f"segments{vectors_per_block}"
 
     def summarise(self, keys: Tensor) -> Tensor:
-        _check_keys(keys)
-        if keys.shape[3] < self.vectors_per_block:
-            raise InvalidConfig(
-                f"summary {self.name!r} needs blocks of at least {self.vectors_per_block} tokens, not {keys.shape[3]}",
-                key="summary",
-            )
+        _check_length(keys, self)
         segments = keys.tensor_split(self.vectors_per_block, dim=3)
         return torch.stack([segment.mean(dim=3, dtype=torch.float32) for segment in segments], dim=2)
+
+    def query(self, queries: Tensor) -> Tensor:
+        return _mean_query(queries)
+
+
+class ChangeGated:
+    """A gated recurrence that starts anew where the block changes, and emits its state V times.
+
+    h_i = (1 - z_i) h_(i-1) + z_i k_i, with z_i = 1 where the gate opens and 1 / n in a stretch of n tokens so far;
+    the state is emitted before each opening and at the end. The gate opens at the V - 1 tokens least like the one
+    before them (mean cosine over heads), so a stretch is what packing put side by side because it looked alike: one thing, one
+    moment. Equal likeness: the earlier token. With V = B every key is emitted, with V = 1 their mean. The query is the
+    mean over T.
+
+    Raises:
+        InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
+    """
+
+    def __init__(self, vectors_per_block: int) -> None:
+        if vectors_per_block < 1:
+            raise InvalidConfig(f"a summary needs at least 1 vector per block, not {vectors_per_block}", key="summary")
+        self.vectors_per_block = vectors_per_block
+        self.name = f"recurrent{vectors_per_block}"
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        _check_length(keys, self)
+        keys = keys.float()
+        units = torch.nn.functional.normalize(keys, dim=-1)
+        likeness = (units[..., 1:, :] * units[..., :-1, :]).sum(-1).mean(2)  # [N, S, B - 1]
+        opened = likeness.sort(dim=-1, stable=True).indices[..., : self.vectors_per_block - 1] + 1
+        gates = torch.zeros(*likeness.shape[:2], keys.shape[3], dtype=torch.long, device=keys.device)
+        stretch = gates.scatter(-1, opened, 1).cumsum(-1)
+        share = torch.nn.functional.one_hot(stretch, self.vectors_per_block).to(keys.dtype)  # [N, S, B, V]
+        share = share / share.sum(2, keepdim=True)
+        return torch.einsum("nsbv,nshbd->nsvhd", share, keys)
 
     def query(self, queries: Tensor) -> Tensor:
         return _mean_query(queries)
@@ -177,6 +207,11 @@ SUMMARIES: Final[Mapping[str, Callable[[int], Summary]]] = {
     "segments2": lambda _: SegmentMeans(2),
     "segments4": lambda _: SegmentMeans(4),
     "segments8": lambda _: SegmentMeans(8),
+    "segments16": lambda _: SegmentMeans(16),
+    "recurrent2": lambda _: ChangeGated(2),
+    "recurrent4": lambda _: ChangeGated(4),
+    "recurrent8": lambda _: ChangeGated(8),
+    "recurrent16": lambda _: ChangeGated(16),
     "gru": lambda head_dim: RandomGRU(head_dim),
     "gru_query": lambda head_dim: RandomGRU(head_dim, query_through=True),
 }
@@ -196,6 +231,16 @@ def make_summary(name: str, head_dim: int) -> Summary:
 def _check_keys(keys: Tensor) -> None:
     if keys.ndim != 5 or not keys.shape[3] or not keys.is_floating_point():
         raise ValueError(f"keys {list(keys.shape)} of {keys.dtype} are not floating [N, S, H, B, D], B >= 1")
+
+
+def _check_length(keys: Tensor, summary: Summary) -> None:
+    _check_keys(keys)
+    if keys.shape[3] < summary.vectors_per_block:
+        raise InvalidConfig(
+            f"summary {summary.name!r} needs blocks of at least {summary.vectors_per_block} tokens, "
+            f"not {keys.shape[3]}",
+            key="summary",
+        )
 
 
 def _mean_query(queries: Tensor) -> Tensor:

@@ -6,10 +6,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from cacheflow_ray.core.summary import SUMMARIES, GRUWeights, RandomGRU, SegmentMeans, Summary, gru, make_summary
+from cacheflow_ray.core.summary import (
+    SUMMARIES,
+    ChangeGated,
+    GRUWeights,
+    RandomGRU,
+    SegmentMeans,
+    Summary,
+    gru,
+    make_summary,
+)
 from cacheflow_ray.errors import InvalidConfig
 
-N, S, H, B, D, T = 3, 2, 4, 13, 6, 5
+N, S, H, B, D, T = 3, 2, 4, 19, 6, 5
 
 
 def random_keys(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
@@ -160,3 +169,38 @@ def test_misshapen_input_is_refused(name: str) -> None:
     for queries in (torch.zeros(H, T, D), torch.zeros(S, H, 0, D)):
         with pytest.raises(ValueError):
             summary.query(queries)
+
+
+def plain_change_gated(keys: Tensor, num_states: int) -> Tensor:
+    """The recurrence for one block [H, B, D], token by token, started over where heads agree that it changed most."""
+    heads, length, _ = keys.shape
+    likeness = [
+        torch.stack([torch.cosine_similarity(keys[h, i], keys[h, i - 1], dim=0) for h in range(heads)]).mean().item()
+        for i in range(1, length)
+    ]
+    opened = {1 + at for at in sorted(range(length - 1), key=lambda at: likeness[at])[: num_states - 1]}
+    states, h, count = [], torch.zeros_like(keys[:, 0]), 0
+    for i in range(length):
+        if i in opened:
+            states.append(h)
+            count = 0
+        count += 1
+        z = 1 / count
+        h = (1 - z) * h + z * keys[:, i]
+    return torch.stack([*states, h])  # [V, H, D]
+
+
+@pytest.mark.parametrize("num_states", [1, 2, 4, B])
+def test_change_gated_states_equal_the_literal_recurrence(num_states: int) -> None:
+    keys = random_keys(N, S, H, B, D)
+    found = ChangeGated(num_states).summarise(keys)
+    for n in range(N):
+        for s in range(S):
+            expected = plain_change_gated(keys[n, s].double(), num_states)
+            torch.testing.assert_close(found[n, s].double(), expected, atol=1e-5, rtol=0)
+
+
+def test_change_gated_opens_where_one_thing_gives_way_to_another() -> None:
+    things = torch.eye(D)[:3]
+    keys = torch.cat([things[0].expand(5, D), things[1].expand(2, D), things[2].expand(12, D)]).expand(1, 1, H, B, D)
+    torch.testing.assert_close(ChangeGated(3).summarise(keys)[0, 0, :, 0], things)
