@@ -120,6 +120,29 @@ class AskOptions(Section):
         return self.candidates if self.candidates is not None else CANDIDATES_PER_BLOCK * self.top_k
 
 
+class Recommended(Section):
+    """What a checkpoint was made for: `cacheflow.json` beside its weights. Holds where the user sets nothing else.
+
+    Raises:
+        InvalidConfig: an unknown key or a bad value.
+    """
+
+    stream: StreamSettings = StreamSettings()
+    ask: AskOptions = AskOptions()
+
+    def stream_settings(self, given: StreamSettings | None) -> StreamSettings:
+        """`given`, what is not set in it as recommended."""
+        return StreamSettings.model_validate(_set_in(self.stream) | _set_in(given))
+
+    def ask_options(self, given: AskOptions | None) -> AskOptions:
+        """`given`, what is not set in it as recommended."""
+        return AskOptions.model_validate(_set_in(self.ask) | _set_in(given))
+
+
+def _set_in(section: Section | None) -> dict[str, Any]:
+    return {} if section is None else {name: getattr(section, name) for name in section.model_fields_set}
+
+
 class ModelOptions(Section):
     """Where and how a model runs.
 

@@ -6,7 +6,16 @@ from typing import get_args, get_type_hints
 
 import pytest
 
-from cacheflow_ray.config import AskOptions, Defaults, MergeRule, ModelOptions, Reference, Section, StreamSettings
+from cacheflow_ray.config import (
+    AskOptions,
+    Defaults,
+    MergeRule,
+    ModelOptions,
+    Recommended,
+    Reference,
+    Section,
+    StreamSettings,
+)
 from cacheflow_ray.core import consensus
 from cacheflow_ray.core.dropping import DropRule
 from cacheflow_ray.errors import InvalidConfig
@@ -91,3 +100,17 @@ def test_a_bad_variable_is_named_with_what_is_allowed(monkeypatch: pytest.Monkey
     monkeypatch.setenv("CACHEFLOW_DTYPE", "int8")
     with pytest.raises(InvalidConfig, match=r"^CACHEFLOW_DTYPE: 'int8' .*allowed: 'auto', 'float32'"):
         Defaults.from_environment()
+
+
+def test_what_the_user_sets_stands_over_what_a_checkpoint_recommends() -> None:
+    recommended = Recommended.model_validate_json('{"stream": {"tau": 0.8, "fps": 2.0}, "ask": {"top_k": 4}}')
+    settings = recommended.stream_settings(StreamSettings(tau=0.5))
+    assert (settings.tau, settings.fps, settings.summary) == (0.5, 2.0, "mean")
+    assert recommended.stream_settings(None).tau == 0.8
+    assert recommended.ask_options(AskOptions(max_new_tokens=3)).top_k == 4
+    assert recommended.ask_options(AskOptions(top_k=8)).top_k == 8
+
+
+def test_a_recommendation_of_what_no_setting_is_is_refused() -> None:
+    with pytest.raises(InvalidConfig, match="tao"):
+        Recommended.model_validate_json('{"stream": {"tao": 0.8}}')

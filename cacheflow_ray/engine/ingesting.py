@@ -35,7 +35,7 @@ class IngestJob:
     Args:
         source: file, folder of images, address, or open binary file.
         stream: its name.
-        settings: what is not set in it is as the stream was made, or the default where the stream is new.
+        settings: what is not set in it is as the stream was made, or as the model recommends where the stream is new.
         labels: kept with a new stream.
     """
 
@@ -97,12 +97,12 @@ def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | Non
 def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Opened:
     """Open a job's source and see that it goes with its stream; nothing is written."""
     stored: StreamSpec | None = None
-    settings = job.settings or StreamSettings()
+    settings = backend.model.recommended.stream_settings(job.settings)
     with suppress(StreamNotFound):
         record = backend.store.get_stream(job.stream)
         check_fingerprint(record, backend.model)
         stored = StreamSpec.of(record)
-        settings = stored.continued_by(settings)
+        settings = stored.continued_by(job.settings or StreamSettings())
     source = stack.enter_context(open_source(job.source, fps=settings.fps))
     wanted = StreamSpec.resolve(settings, backend.model, source.info.identity)
     if stored is None:

@@ -105,7 +105,7 @@ class VideoMemory:
             StreamNotFound, FingerprintMismatch, CorruptRecord: from the store.
             EmptyQuestion, QuestionTooLong, NothingToAnswer, UsageError (an unknown or expired session).
         """
-        options = options or AskOptions()
+        options = self.model.recommended.ask_options(options)
         earlier = self._turns(stream, options.session_id)
         prepared = Answerer(self._backend).prepare(stream, [*earlier, Turn(question=question)], options)
         session_id = options.session_id or uuid.uuid4().hex
@@ -122,7 +122,7 @@ class VideoMemory:
 
     def search(self, stream: str, text: str, *, top_k: int = 8, time_range: TimeRange | None = None) -> list[Evidence]:
         """Moments of a stream that match a text, best first. Raises as `ask`."""
-        options = AskOptions(top_k=top_k, time_range=time_range)
+        options = self.model.recommended.ask_options(AskOptions(top_k=top_k, time_range=time_range))
         return list(Answerer(self._backend).search(stream, text, options))
 
     def streams(self) -> list[StreamInfo]:

@@ -11,7 +11,7 @@ import transformers as hf
 from transformers.utils import cached_file
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from cacheflow_ray.config import ModelOptions
+from cacheflow_ray.config import ModelOptions, Recommended
 from cacheflow_ray.errors import ModelError, ModelLoadError, UnsupportedModel
 from cacheflow_ray.models.family import Family, Loaded
 from cacheflow_ray.models.llava_onevision import llava_onevision
@@ -29,12 +29,15 @@ FAMILIES: dict[str, Family] = {
 
 RANDOM = "random:"
 
+#: What a checkpoint recommends, beside its weights.
+RECOMMENDED = "cacheflow.json"
+
 
 def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
     """Load a model and take it apart for encoding and answering.
 
     Args:
-        name: Hugging Face id, local folder, or `random:<preset>`.
+        name: Hugging Face id, a local folder, or `random:<preset>`.
         options: device, dtype and attention implementation.
 
     Raises:
@@ -46,10 +49,23 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
     dtype = _dtype(options.dtype, device)
     if name.startswith(RANDOM):
         loaded = build_random(name.removeprefix(RANDOM), device=device, dtype=dtype, attention=options.attention)
+        recommended = None
     else:
         loaded = _from_pretrained(name, device, dtype, options.attention)
+        recommended = _recommended(name)
     family = FAMILIES[loaded.model.config.model_type]
-    return VideoModel(name, loaded, family(loaded))
+    return VideoModel(name, loaded, family(loaded), recommended)
+
+
+def _recommended(name: str) -> Recommended | None:
+    """Of the checkpoint. Raises InvalidConfig where its file holds what no setting is."""
+    path = cached_file(
+        name,
+        RECOMMENDED,
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    return Recommended.model_validate_json(Path(path).read_text()) if path else None
 
 
 def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attention: str) -> Loaded:

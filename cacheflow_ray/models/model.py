@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 import xxhash
 from torch import Tensor
 
+from cacheflow_ray.config import Recommended
+from cacheflow_ray.core.rehydrate import rotate_
 from cacheflow_ray.models.context import Context
 from cacheflow_ray.models.encoder import Encoder
 from cacheflow_ray.models.family import Loaded, Parts
@@ -49,10 +51,12 @@ class VideoModel:
         vision, prompt, encoder: its parts.
         summary_layers: the layers whose keys and queries retrieval compares (first and last).
         max_context: positions it was trained on.
+        recommended: settings it was made for.
     """
 
-    def __init__(self, name: str, loaded: Loaded, parts: Parts) -> None:
+    def __init__(self, name: str, loaded: Loaded, parts: Parts, recommended: Recommended | None = None) -> None:
         self.name, self._loaded, self._parts = name, loaded, parts
+        self.recommended = recommended or Recommended()
         self.vision = parts.vision
         self.prompt = Prompt(loaded.tokenizer, loaded.tokenizer.chat_template, parts.video_text)
         self._rotary = Rotary(parts.text_model.rotary_emb, loaded.device)
@@ -107,14 +111,17 @@ class VideoModel:
         """An empty window for one stream."""
         return Window(self.prefix, self._rotary, positions, num_blocks=num_blocks, block_size=block_size)
 
-    def queries(self, suffix: Suffix) -> Tensor:
+    def queries(self, suffix: Suffix, layers: tuple[int, ...] | None = None) -> Tensor:
         """Un-rotated queries of the question's own tokens, computed on prefix + question, heads averaged per group.
 
+        Args:
+            layers: whose queries; None takes the summarised ones, first and last.
+
         Returns:
-            [S, H, T, D] float32, S = first and last layer. CacheFlow §3.3.
+            [S, H, T, D] float32. CacheFlow §3.3.
         """
         inputs = self.embed((*self.prompt.prefix_ids, *suffix.ids))
-        _, queries = self.encoder.encode_text(inputs, queries_of=self.summary_layers)
+        _, queries = self.encoder.encode_text(inputs, queries_of=self.summary_layers if layers is None else layers)
         asked = torch.tensor(suffix.question, device=self.device)
         own = queries[:, :, self.prefix.length :][:, :, asked].float()
         averaged: Tensor = own.unflatten(1, (self.encoder.num_kv_heads, -1)).mean(dim=2)
@@ -140,6 +147,37 @@ class VideoModel:
         return Generation(
             self._loaded.tokenizer, lambda sink: self._generate(context, suffix, start, max_new_tokens, sink)
         )
+
+    @torch.no_grad()
+    def layer_by_layer(
+        self, context: Context, suffix: Suffix, num_tokens: int, fill: Callable[[int, Tensor, Context], None]
+    ) -> None:
+        """Run what follows the video through the layers one by one, each over video its own queries have chosen.
+
+        Args:
+            context: with columns free for `num_tokens` of video and for the question.
+            fill: called with layer, its un-rotated queries [Hq, T, D] of `suffix` and the context, before the layer
+                runs; writes un-rotated KV of that layer into the next `num_tokens` columns.
+        """
+        model, start = self._parts.text_model, context.length
+        cos, sin = self._rotary(torch.arange(start, start + num_tokens)[None])
+        hidden = torch.cat([self._parts.after_video, self.embed(suffix.ids)])[None]
+        length = hidden.shape[1]
+        positions = _text_positions(start + num_tokens, length, self._parts.positions(None).num_axes, self.device)
+        embeddings = model.rotary_emb(hidden, positions)
+        mask = hidden.new_zeros((length, start + num_tokens + length))
+        mask[:, start + num_tokens :] = torch.full((length, length), -torch.inf).triu(diagonal=1)
+        context.length += num_tokens
+        cache = context.as_cache()
+        for number, layer in enumerate(model.layers):
+            queries = layer.self_attn.q_proj(layer.input_layernorm(hidden))[0].unflatten(
+                -1, (self.encoder.num_heads, -1)
+            )
+            fill(number, queries[self.num_after_video :].transpose(0, 1), context)
+            columns = slice(start, start + num_tokens)
+            rotate_(context.keys[number : number + 1, :, columns], cos, sin)
+            out = layer(hidden, position_embeddings=embeddings, attention_mask=mask[None, None], past_key_values=cache)
+            hidden = out[0] if isinstance(out, tuple) else out
 
     @torch.no_grad()
     def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, sink: TokenSink) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.media import write_video
 from cacheflow_ray.models import VideoModel
-from tests.oracles import moving_frames, settings, toy_model
+from tests.oracles import moving_frames, save_toy, settings, toy_model
 
 
 @pytest.fixture(scope="module")
@@ -54,3 +55,16 @@ def test_a_camera_goes_on_after_its_last_frame(camera: str, model: VideoModel, t
     assert sorted({int(token["frame_idx"]) for token in tokens}) == list(range(30))
     times = sorted({round(float(token["timestamp_s"]), 3) for token in tokens})
     assert times == [seq / 2 for seq in range(30)], "each connection begins a sampling interval after the last frame"
+
+
+def test_a_stream_is_made_as_the_model_recommends(tmp_path: Path) -> None:
+    folder = save_toy("tiny-llava-onevision", tmp_path / "model")
+    (folder / "cacheflow.json").write_text('{"stream": {"tau": 0.8, "block_size": 8}, "ask": {"top_k": 1}}')
+    video = tmp_path / "clip.mp4"
+    write_video(video, [frame.image for frame in moving_frames(6)], fps=2.0)
+    with VideoMemory.open(tmp_path / "data", model=str(folder)) as memory:
+        memory.ingest(video, stream="plain", settings=StreamSettings(block_size=4, window_blocks=0, fps=2.0))
+        made = memory.stream("plain").settings
+        assert (made["tau"], made["block_size"], made["fps"]) == (0.8, 4, 2.0)
+        answer = memory.ask("plain", "what?", options=AskOptions(max_new_tokens=1)).result
+    assert answer.usage.retrieved_blocks == 1

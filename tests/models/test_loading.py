@@ -197,3 +197,9 @@ def test_byte_tokenizer_gives_back_any_text() -> None:
     tokenizer = byte_tokenizer("<video>")
     spoken = "wer läuft? 🐈\t\x00 猫"
     assert tokenizer.decode(tokenizer(spoken)["input_ids"]) == spoken
+
+
+def test_a_checkpoint_recommends_settings(llava: Path) -> None:
+    assert load_model(str(llava), CPU).recommended.stream_settings(None).tau == 0.5
+    (llava / "cacheflow.json").write_text('{"stream": {"tau": 0.8}}')
+    assert load_model(str(llava), CPU).recommended.stream_settings(None).tau == 0.8
