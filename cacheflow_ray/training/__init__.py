@@ -1,0 +1,1 @@
+"""How the bundled model is made, from seeds alone: world -> vision tower -> bank of kept tokens -> language model."""

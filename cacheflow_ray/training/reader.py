@@ -1,0 +1,318 @@
+"""The language model, trained to answer from the tokens a frozen tower gives: clips that grow from a few events to the
+longest context, questions over all of a clip or over chosen blocks of it.
+
+Beside the answers' cross-entropy there are two losses that teach it to be searched, and that the second checkpoint does
+without: the question's mean query must find the keys of the tokens it needs at the first and last layer (InfoNCE), and
+the token that answers must attend to them in the middle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cacheflow_ray.models import Turn
+from cacheflow_ray.models.family import Loaded
+from cacheflow_ray.models.prompt import Prompt
+from cacheflow_ray.training.bank import StreamTokens
+from cacheflow_ray.training.clips import Asked, Clip, make_clip
+from cacheflow_ray.training.forward import Batch, Reader, Traced
+from cacheflow_ray.training.loop import Note, Schedule, train
+
+IGNORED = -100
+
+#: Events one question can need.
+_MOST_EVENTS = 4
+
+#: Cosines are this much sharper in the loss on keys.
+_KEY_SCALE = 20.0
+
+_END_WEIGHT = 0.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """One kind of batch.
+
+    Args:
+        clips: n; blocks: N; context: S, N for all of them; questions: Q; block_size: B; window: W.
+    """
+
+    clips: int
+    blocks: int
+    context: int
+    questions: int
+    block_size: int = 16
+    window: int = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReaderPlan:
+    """How a language model is trained.
+
+    Args:
+        schedule: steps and rates.
+        curriculum: (share of the steps, shapes); within a stage every step takes one of the shapes at random.
+        key_weight, mass_weight: of the losses on keys and on attention; 0 leaves them out.
+        seed: of clips.
+    """
+
+    schedule: Schedule
+    curriculum: tuple[tuple[float, tuple[Shape, ...]], ...]
+    key_weight: float
+    mass_weight: float
+    seed: int
+
+    def shape_at(self, step: int) -> Shape:
+        """The shape of a step's batch."""
+        at, until = step / self.schedule.steps, 0.0
+        for share, shapes in self.curriculum:  # noqa: B007
+            until += share
+            if at < until:
+                break
+        return shapes[int(np.random.default_rng((self.seed, 71, step)).integers(len(shapes)))]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Lesson:
+    """A batch with what its answers should be.
+
+    Args:
+        targets: [n, Q, T] the id each position should give next, IGNORED where it does not matter.
+        answer_at: [n, Q] position that gives the answer of the last turn.
+        own: [n, Q, T] the last question's own words.
+        needed: [n, Q, 4, N * B] tokens of each event the question needs.
+        kinds: [n][Q].
+    """
+
+    batch: Batch
+    targets: Tensor
+    answer_at: Tensor
+    own: Tensor
+    needed: Tensor
+    kinds: list[list[str]]
+
+
+class Lessons:
+    """Makes lessons from a bank.
+
+    Args:
+        prompt, tokenizer: of the model.
+    """
+
+    def __init__(self, bank: Sequence[StreamTokens], prompt: Prompt, tokenizer: Any) -> None:
+        self._bank, self._prompt = bank, prompt
+        self._id = {word: int(number) for word, number in tokenizer.get_vocab().items()}
+        self._end = int(tokenizer.eos_token_id)
+
+    def make(self, rng: np.random.Generator, shape: Shape) -> Lesson:
+        """A lesson of that shape."""
+        clips: list[Clip] = []
+        contexts: list[np.ndarray] = []
+        chosen: list[list[Asked]] = []
+        while len(clips) < shape.clips:
+            clip = make_clip(self._bank, rng, shape.blocks * shape.block_size, shape.questions)
+            if clip.asked:
+                blocks, asked = self._context(clip, shape, rng)
+                clips.append(clip)
+                contexts.append(blocks)
+                chosen.append([asked[i % len(asked)] for i in range(shape.questions)])
+        cut = int(rng.integers(0, shape.block_size)) if shape.context == shape.blocks else 0
+        seen = shape.context * shape.block_size - cut
+        return self._lesson(clips, chosen, self._batch(clips, np.stack(contexts), seen, shape))
+
+    def _context(self, clip: Clip, shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, list[Asked]]:
+        """Blocks that hold what the questions need, filled up at random; and the questions they are enough for."""
+        if shape.context >= shape.blocks:
+            return np.arange(shape.blocks), list(clip.asked)
+        needed: set[int] = set()
+        asked = []
+        for question in clip.asked:
+            more = needed | clip.blocks_of(question, shape.block_size)
+            if len(more) <= shape.context:
+                needed = more
+                asked.append(question)
+        rest = [block for block in range(shape.blocks) if block not in needed]
+        filled = [*needed, *rng.permutation(rest)[: shape.context - len(needed)].tolist()]
+        return np.sort(np.asarray(filled, np.int64)), asked or [clip.asked[0]]
+
+    def _batch(self, clips: list[Clip], contexts: np.ndarray, seen: int, shape: Shape) -> Batch:
+        """Without questions."""
+        return Batch(
+            video=torch.from_numpy(np.stack([clip.features for clip in clips])).float(),
+            context=torch.from_numpy(contexts),
+            context_tokens=seen,
+            ids=torch.empty(0, dtype=torch.long),
+            block_size=shape.block_size,
+            window_blocks=shape.window,
+        )
+
+    def _lesson(self, clips: list[Clip], chosen: list[list[Asked]], batch: Batch) -> Lesson:
+        written = [[self._written(asked) for asked in row] for row in chosen]
+        longest = max(len(item.ids) for row in written for item in row)
+        ids = _padded([[item.ids for item in row] for row in written], longest, self._end)
+        return Lesson(
+            batch=replace(batch, ids=ids),
+            targets=_padded([[item.targets for item in row] for row in written], longest, IGNORED),
+            answer_at=torch.tensor([[item.answer_at for item in row] for row in written]),
+            own=_padded([[item.own for item in row] for row in written], longest, 0).bool(),
+            needed=_needed(clips, chosen) & batch.visible[:, None, None],
+            kinds=[[asked.kind for asked in row] for row in chosen],
+        )
+
+    def _written(self, asked: Asked) -> _Written:
+        turns = [Turn(question=question, answer=answer) for question, answer in asked.turns]
+        open_turn = Turn(question=turns[-1].question)
+        suffix = self._prompt.suffix([*turns[:-1], open_turn])
+        ids, own = list(suffix.ids), list(suffix.question)
+        targets = [IGNORED] * len(ids)
+        for count in range(1, len(turns)):
+            before = len(self._prompt.suffix([*turns[: count - 1], Turn(question=turns[count - 1].question)]).ids)
+            targets[before - 1] = self._id[str(turns[count - 1].answer)]
+        answer = self._id[str(turns[-1].answer)]
+        targets[-1] = answer
+        return _Written(ids=[*ids, answer], targets=[*targets, self._end], own=[*own, False], answer_at=len(ids) - 1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Written:
+    ids: list[int]
+    targets: list[int]
+    own: list[bool]
+    answer_at: int
+
+
+def _needed(clips: list[Clip], chosen: list[list[Asked]]) -> Tensor:
+    """[n, Q, 4, N * B] tokens of each event."""
+    needed = np.zeros((len(clips), len(chosen[0]), _MOST_EVENTS, len(clips[0].shows)), bool)
+    for row, clip in enumerate(clips):
+        for place, asked in enumerate(chosen[row]):
+            for number, event in enumerate(asked.events):
+                needed[row, place, number] = clip.shows == event
+    return torch.from_numpy(needed)
+
+
+def _padded(rows: Sequence[Sequence[Sequence[int]]], length: int, value: int) -> Tensor:
+    return torch.tensor([[[*item, *[value] * (length - len(item))] for item in row] for row in rows])
+
+
+def train_reader(
+    loaded: Loaded, prompt: Prompt, bank: Sequence[StreamTokens], held_out: Sequence[StreamTokens], plan: ReaderPlan,
+    folder: Path, note: Note,
+) -> None:  # fmt: skip
+    """Train the language model of `loaded` in place (vision tower and projector stay as they are)."""
+    model = loaded.model.train()
+    for part in (model.model.vision_tower, model.model.multi_modal_projector):
+        part.requires_grad_(False)
+    reader = Reader(model, prompt.prefix_ids)
+    lessons = Lessons(bank, prompt, loaded.tokenizer)
+    exams = Lessons(held_out, prompt, loaded.tokenizer)
+
+    def loss_of(step: int) -> Mapping[str, Tensor]:
+        lesson = lessons.make(np.random.default_rng((plan.seed, 72, step)), plan.shape_at(step))
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return losses(reader, lesson, plan)
+
+    exam = plan.curriculum[-1][1][0]
+
+    def evaluate() -> Mapping[str, float]:
+        return examine(reader, exams, exam)
+
+    train(_Trained(model), loss_of, plan.schedule, folder, evaluate=evaluate, note=note)
+    model.eval()
+
+
+class _Trained(torch.nn.Module):
+    """What is trained and saved: everything but vision."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.text = model.model.language_model
+        self.newline = model.model.image_newline
+
+
+def losses(reader: Reader, lesson: Lesson, plan: ReaderPlan) -> dict[str, Tensor]:
+    """The total first, then its parts."""
+    last = reader.num_layers - 1
+    middle = (last // 2, last // 2 + 1)
+    teach = plan.key_weight > 0 or plan.mass_weight > 0
+    hidden, traced = reader(lesson.batch, trace=(0, *middle, last) if teach else ())
+    parts = {"answer": _answer_loss(reader, hidden, lesson)}
+    total = parts["answer"]
+    if teach:
+        parts["keys"] = torch.stack([_key_loss(traced, layer, lesson) for layer in (0, last)]).mean()
+        parts["mass"] = torch.stack([_mass_loss(traced, layer, lesson) for layer in middle]).mean()
+        total = total + plan.key_weight * parts["keys"] + plan.mass_weight * parts["mass"]
+    return {"loss": total, **parts}
+
+
+def _answer_loss(reader: Reader, hidden: Tensor, lesson: Lesson) -> Tensor:
+    asked = lesson.targets != IGNORED
+    targets = lesson.targets[asked]
+    each = F.cross_entropy(reader.logits(hidden[asked]).float(), targets, reduction="none")
+    places = torch.arange(lesson.targets.shape[2]).expand_as(lesson.targets)[asked]
+    ends = places > lesson.answer_at[..., None].expand_as(lesson.targets)[asked]
+    weight = torch.where(ends, _END_WEIGHT, 1.0)
+    return (each * weight).sum() / weight.sum()
+
+
+def _key_loss(traced: Traced, layer: int, lesson: Lesson) -> Tensor:
+    """InfoNCE: each needed event against every token that no needed event of the question shows."""
+    queries, keys = traced.queries[layer].float(), traced.keys[layer].float()
+    own = lesson.own[:, None, :, :, None]
+    mean = (queries * own).sum(3) / own.sum(3).clamp(min=1)  # [n, Hq, Q, D]
+    grouped = mean.unflatten(1, (keys.shape[1], -1)).mean(2)  # [n, H, Q, D]
+    cosine = torch.einsum("nhqd,nhtd->nqt", F.normalize(grouped, dim=-1), F.normalize(keys, dim=-1)) / keys.shape[1]
+    return _found(_KEY_SCALE * cosine, lesson.needed)
+
+
+def _mass_loss(traced: Traced, layer: int, lesson: Lesson) -> Tensor:
+    """The same for attention of the token that answers, by its best head, to prefix and context."""
+    queries, keys = traced.mass_queries[layer].float(), traced.mass_keys[layer].float()
+    at = lesson.answer_at[:, None, :, None, None].expand(-1, queries.shape[1], -1, -1, queries.shape[-1])
+    asking = queries.gather(3, at)[:, :, :, 0].unflatten(1, (keys.shape[1], -1))  # [n, H, G, Q, D]
+    logits = torch.einsum("nhgqd,nhtd->nhgqt", asking, keys).flatten(1, 2) / keys.shape[-1] ** 0.5
+    prefix = keys.shape[2] - lesson.needed.shape[-1]
+    logits = logits.masked_fill(~F.pad(lesson.batch.visible, (prefix, 0), value=True)[:, None, None], -torch.inf)
+    needed = F.pad(lesson.needed, (prefix, 0))
+    per_head = torch.stack([_missed(head, needed) for head in logits.unbind(1)])
+    weight = needed.any(-1)
+    return (per_head.amin(0) * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _found(logits: Tensor, needed: Tensor) -> Tensor:
+    """Mean over needed events of -log(share of the event among itself and all that is not needed)."""
+    missed, weight = _missed(logits, needed), needed.any(-1)
+    return (missed * weight).sum() / weight.sum().clamp(min=1)
+
+
+def _missed(logits: Tensor, needed: Tensor) -> Tensor:
+    """[n, Q, T] and [n, Q, 4, T] -> [n, Q, 4]."""
+    others = logits.masked_fill(needed.any(2), -torch.inf).logsumexp(-1)[:, :, None]
+    own = logits[:, :, None].masked_fill(~needed, -1e4).logsumexp(-1)
+    return torch.logaddexp(own, others) - own
+
+
+@torch.no_grad()
+def examine(reader: Reader, exams: Lessons, shape: Shape, rounds: int = 6) -> dict[str, float]:
+    """Share of right answers, per kind, on clips of streams that are never trained on."""
+    right: dict[str, list[bool]] = {}
+    for number in range(rounds):
+        lesson = exams.make(np.random.default_rng((73, number)), shape)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            hidden, _ = reader(lesson.batch)
+        at = lesson.answer_at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
+        guess = reader.logits(hidden.gather(2, at)[:, :, 0]).argmax(-1)
+        truth = lesson.targets.gather(2, lesson.answer_at[..., None])[..., 0]
+        for kinds, row in zip(lesson.kinds, (guess == truth).tolist(), strict=True):
+            for kind, hit in zip(kinds, row, strict=True):
+                right.setdefault(kind, []).append(hit)
+    everything = [hit for hits in right.values() for hit in hits]
+    return {"right": float(np.mean(everything)), **{kind: float(np.mean(hits)) for kind, hits in sorted(right.items())}}

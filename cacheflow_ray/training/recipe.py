@@ -1,0 +1,78 @@
+"""What is trained, for how long: the shipped recipe, and one of seconds that tests run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from cacheflow_ray.models.word_llava import Sizes
+from cacheflow_ray.training.bank import BankPlan
+from cacheflow_ray.training.loop import Schedule
+from cacheflow_ray.training.reader import ReaderPlan, Shape
+
+#: Thresholds the language model meets in training: what is dropped differs from stream to stream.
+TAU = (0.3, 0.9)
+
+#: First seeds. What is evaluated has seeds below all of them.
+TRAIN_SEED, EXAM_SEED = 1_000_000, 2_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """Everything but the folder.
+
+    Args:
+        pictures: frames the tower is trained on.
+        tower, tower_batch: its schedule and frames per step.
+        bank, exam_bank: streams the language model is trained and examined on.
+        free: the language model without any loss on keys, queries or attention.
+        taught: goes on from `free` with those losses; the shipped one.
+        seed: of weights and pictures.
+    """
+
+    sizes: Sizes = field(default_factory=Sizes)
+    pictures: int
+    tower: Schedule
+    tower_batch: int
+    bank: BankPlan
+    exam_bank: BankPlan
+    free: ReaderPlan
+    taught: ReaderPlan
+    seed: int = 1
+
+
+_SHORT = (Shape(clips=48, blocks=4, context=4, questions=8), Shape(clips=40, blocks=6, context=6, questions=8))
+_MIDDLE = (
+    Shape(clips=24, blocks=10, context=10, questions=12),
+    Shape(clips=20, blocks=16, context=16, questions=12),
+    Shape(clips=16, blocks=24, context=12, questions=10),
+)
+_LONG = (
+    Shape(clips=10, blocks=32, context=32, questions=16),
+    Shape(clips=10, blocks=48, context=14, questions=12),
+    Shape(clips=6, blocks=64, context=64, questions=16),
+    Shape(clips=16, blocks=20, context=8, questions=8),
+    Shape(clips=3, blocks=128, context=128, questions=16),
+    Shape(clips=8, blocks=4, context=4, questions=16, block_size=196, window=1),
+)
+
+FULL = Recipe(
+    pictures=98_304,
+    tower=Schedule(steps=5000, rate=2e-3),
+    tower_batch=128,
+    bank=BankPlan(seed=TRAIN_SEED, streams=480, frames=192, tau=TAU, side=112),
+    exam_bank=BankPlan(seed=EXAM_SEED, streams=40, frames=192, tau=TAU, side=112),
+    free=ReaderPlan(
+        schedule=Schedule(steps=1800, rate=2e-3, evaluate_every=100),
+        curriculum=((0.15, _SHORT), (0.3, _MIDDLE), (0.55, _LONG)),
+        key_weight=0.0,
+        mass_weight=0.0,
+        seed=2,
+    ),
+    taught=ReaderPlan(
+        schedule=Schedule(steps=1400, rate=1.5e-3, evaluate_every=100),
+        curriculum=((0.15, _MIDDLE), (0.85, _LONG)),
+        key_weight=0.3,
+        mass_weight=0.3,
+        seed=3,
+    ),
+)
