@@ -1,0 +1,115 @@
+"""Every way of scoring blocks that is compared; what wins becomes a `core.summary.Summary`.
+
+A scorer turns the keys of one layer [N, H, B, D] and a question's query tokens [H, T, D] into scores [N].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from cacheflow_ray.core.summary import make_summary
+
+QueryForm: TypeAlias = Literal["mean", "last", "tokens"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Vectors:
+    """What is kept of each block.
+
+    Args:
+        make: keys [N, H, B, D] -> [N, V, H, D].
+        per_block: V for a block of B tokens.
+        head: how scores of heads become one.
+        through: the query goes through the same recurrence.
+        bounds: the vectors are channel-wise bounds (smallest, largest), not directions.
+    """
+
+    make: Callable[[Tensor], Tensor]
+    per_block: Callable[[int], int]
+    through: str | None = None
+    bounds: bool = False
+
+
+def _summary(name: str, count: int, through: bool = False) -> Vectors:
+    def make(keys: Tensor) -> Tensor:
+        return make_summary(name, keys.shape[-1]).summarise(keys[:, None])[:, 0]
+
+    return Vectors(make=make, per_block=lambda _: count, through=name if through else None)
+
+
+def _all_keys(keys: Tensor) -> Tensor:
+    return keys.transpose(1, 2)
+
+
+def _bounds(keys: Tensor) -> Tensor:
+    return torch.stack([keys.amin(2), keys.amax(2)], dim=1)
+
+
+def _centroids(count: int) -> Callable[[Tensor], Tensor]:
+    """k-means of the block's keys, heads side by side, from evenly spread tokens; 8 rounds."""
+
+    def make(keys: Tensor) -> Tensor:
+        heads = keys.shape[1]
+        points = F.normalize(keys, dim=-1).transpose(1, 2).flatten(2)  # [N, B, H * D]
+        size = points.shape[1]
+        centres = points[:, torch.linspace(0, size - 1, min(count, size)).long()]
+        for _ in range(8):
+            own = F.one_hot((points @ centres.mT).argmax(-1), centres.shape[1]).to(points.dtype)
+            sums, counts = own.mT @ points, own.sum(1)[..., None]
+            centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+        by_head: Tensor = centres.unflatten(2, (heads, -1))
+        return by_head
+
+    return make
+
+
+#: name -> what is kept of a block.
+VECTORS: Final[dict[str, Vectors]] = {
+    "gru": _summary("gru", 1),
+    "gru_query": _summary("gru_query", 1, through=True),
+    "mean": _summary("mean", 1),
+    "minmax": Vectors(make=_bounds, per_block=lambda _: 2, bounds=True),
+    "segments2": _summary("segments2", 2),
+    "segments4": _summary("segments4", 4),
+    "recurrent4": _summary("recurrent4", 4),
+    "centroids4": Vectors(make=_centroids(4), per_block=lambda size: min(4, size)),
+    "segments16": _summary("segments16", 16),
+    "recurrent16": _summary("recurrent16", 16),
+    "centroids16": Vectors(make=_centroids(16), per_block=lambda size: min(16, size)),
+    "all": Vectors(make=_all_keys, per_block=lambda size: size),
+}
+
+
+def query_vectors(queries: Tensor, form: QueryForm, vectors: Vectors) -> Tensor:
+    """Query tokens [H, T, D] -> [T', H, D]: one vector, or one per token whose best counts."""
+    if vectors.through is not None:
+        return make_summary(vectors.through, queries.shape[-1]).query(queries[None])
+    if form == "tokens":
+        return queries.transpose(0, 1)
+    return queries[:, -1][None] if form == "last" else queries.mean(1)[None]
+
+
+def scores(kept: Tensor, query: Tensor, vectors: Vectors, *, votes: bool = False) -> Tensor:
+    """[N] scores of blocks.
+
+    Args:
+        kept: [N, V, H, D]; centred or not. query: [T', H, D].
+        votes: count, per head, the blocks above the head's 32nd best; ties by mean cosine.
+    """
+    if vectors.bounds:
+        low, high = kept.unbind(1)
+        return torch.maximum(query[:, None] * low, query[:, None] * high).sum(-1).mean(-1).amax(0)
+    units, wanted = F.normalize(kept, dim=-1), F.normalize(query, dim=-1)
+    per_head = torch.einsum("nvhd,thd->tnvh", units, wanted)
+    mean = per_head.mean(-1).amax(2).amax(0)
+    if not votes:
+        return mean
+    best = per_head.amax(2).amax(0)  # [N, H]
+    floor = best.topk(min(32, len(best)), dim=0).values[-1]
+    return (best >= floor).sum(-1) + 0.5 * (mean + 1) / 2
