@@ -90,9 +90,9 @@ class ChangeGated:
 
     h_i = (1 - z_i) h_(i-1) + z_i k_i, with z_i = 1 where the gate opens and 1 / n in a stretch of n tokens so far;
     the state is emitted before each opening and at the end. The gate opens at the V - 1 tokens least like the one
-    before them (mean cosine over heads), so a stretch is what packing put side by side because it looked alike: one thing, one
-    moment. Equal likeness: the earlier token. With V = B every key is emitted, with V = 1 their mean. The query is the
-    mean over T.
+    before them (mean cosine over heads): a stretch is what packing put side by side because it looked alike, one thing
+    at one moment. Equal likeness: the earlier token. With V = B every key is emitted, with V = 1 their mean. The query
+    is the mean over T.
 
     Raises:
         InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
