@@ -20,6 +20,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from cacheflow_ray.cli import needle
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, err_console
@@ -113,6 +114,7 @@ def register(app: typer.Typer) -> None:
     group.command("benchmark", help="Run a published benchmark on its own files.", epilog=BENCHMARK_EPILOG)(
         flattened(benchmark)
     )
+    needle.register(group)
     app.add_typer(group, name="eval")
 
 

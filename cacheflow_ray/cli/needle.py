@@ -1,0 +1,136 @@
+"""`cacheflow eval needle`: questions about streams of the synthetic world, answered in a dozen ways."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cacheflow_ray.cli.options import Json, ModelChoice, flattened
+from cacheflow_ray.cli.output import Output, to_json
+from cacheflow_ray.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from cacheflow_ray.config import Recommended
+    from cacheflow_ray.eval.needle.rows import Row
+    from cacheflow_ray.eval.needle.run import NeedlePlan
+
+EPILOG = """Examples:
+
+$ cacheflow eval needle --model world-model/ --frames 64,256
+
+$ cacheflow eval needle --model world-model/ --methods oracle,rekv,ours --top-k 4,8 --questions 2000 --json
+
+What is asked about is coloured shapes and numbered cards: a model that was not trained on them is at chance."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """What is measured."""
+
+    frames: Annotated[
+        str, typer.Option("--frames", metavar="N,...", help="Lengths of streams, in frames at 1 per second.")
+    ] = "64,256,1024"
+    methods: Annotated[
+        str | None, typer.Option("--methods", metavar="M,...", help="Ways of answering. Default: all of them.")
+    ] = None
+    top_k: Annotated[str, typer.Option("--top-k", metavar="K,...", help="Numbers of blocks to retrieve.")] = "8"
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", metavar="S,...", help="Seeds of streams. Default: as many as it takes.")
+    ] = None
+    questions: Annotated[
+        int, typer.Option("--questions", metavar="N", min=1, help="At least so many per length, without --seeds.")
+    ] = 300
+    tau: Annotated[float | None, typer.Option("--tau", help="Drop threshold. Default: the model's.")] = None
+    summary: Annotated[
+        str | None, typer.Option("--summary", metavar="NAME", help="Key summary. Default: the model's.")
+    ] = None
+    window: Annotated[
+        int | None, typer.Option("--window", metavar="W", help="Window, in blocks. Default: the model's.")
+    ] = None
+
+    def plan(self, recommended: Recommended) -> NeedlePlan:
+        """Raises InvalidConfig, UsageError."""
+        from cacheflow_ray.config import StreamSettings
+        from cacheflow_ray.eval.needle.policies import METHODS
+        from cacheflow_ray.eval.needle.run import NeedlePlan
+
+        given: dict[str, Any] = {"tau": self.tau, "summary": self.summary, "window_blocks": self.window}
+        settings = StreamSettings.model_validate({key: value for key, value in given.items() if value is not None})
+        names = tuple(METHODS) if self.methods is None else tuple(part.strip() for part in self.methods.split(","))
+        return NeedlePlan(
+            frames=_numbers("frames", self.frames),
+            methods=names,
+            top_k=_numbers("top-k", self.top_k),
+            seeds=None if self.seeds is None else _numbers("seeds", self.seeds, least=0),
+            questions=self.questions,
+            settings=recommended.stream_settings(settings),
+            ask=recommended.ask_options(None),
+        )
+
+
+def register(group: typer.Typer) -> None:
+    group.command("needle", help="Questions about a synthetic world, answered in a dozen ways.", epilog=EPILOG)(
+        flattened(needle)
+    )
+
+
+def needle(measured: Measured, model: ModelChoice, as_json: Json = False) -> None:
+    from cacheflow_ray.config import Defaults
+    from cacheflow_ray.eval.needle.rows import make_rows
+    from cacheflow_ray.eval.needle.run import load, run_needle
+
+    output = Output(as_json=as_json)
+    defaults = Defaults.from_environment()
+    loaded = load(model.name(defaults), model.options(defaults))
+    rows = make_rows(run_needle(loaded, measured.plan(loaded.recommended), note=output.note))
+    tell(rows, output)
+    output.result({"model": loaded.name, "rows": [to_json(row) for row in rows]})
+
+
+def tell(rows: Sequence[Row], output: Output) -> None:
+    """One line per method, kinds of questions in percent."""
+    kinds = sorted({kind for row in rows for kind in row.by_kind})
+    columns = (
+        "frames",
+        "K",
+        "method",
+        "right %",
+        "95 %",
+        *kinds,
+        "recall %",
+        "tokens",
+        "dropped %",
+        "B/block",
+        "ms",
+        "n",
+    )
+    lines = [
+        (
+            str(row.frames), str(row.top_k), row.method, _percent(row.accuracy),
+            f"{_percent(row.ci[0])}-{_percent(row.ci[1])}", *(_percent(row.by_kind.get(kind)) for kind in kinds),
+            _percent(row.recall), f"{row.tokens_attended:.0f}", _percent(row.drop_rate),
+            f"{row.index_bytes_per_block:.0f}", f"{row.ms:.1f}", str(row.n),
+        )
+        for row in rows
+    ]  # fmt: skip
+    output.table({name: "left" if name == "method" else "right" for name in columns}, lines)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
+    """Raises InvalidConfig."""
+    try:
+        numbers = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < least:
+        raise InvalidConfig(
+            f"{name}: {text!r} is not allowed; allowed: whole numbers from {least}, with commas", key=name
+        )
+    return numbers
