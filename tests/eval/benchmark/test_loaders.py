@@ -117,7 +117,7 @@ def test_ovo_forward_tasks_ask_once_for_each_test(tmp_path: Path) -> None:
         ["one", "two", "three", "four"],
         ["A.one", "two", "three", "B. four"],
         ["A. one", "B. two", "C. three", "D.", "four"],
-        ["A. one", "B. two", "C. three", "D. four", "B. two", "C. three"],
+        ["A. one", "B. two", "C. three", "D. four", "B. second copy", "C. three"],
     ],
 )
 def test_streamingbench_options_lose_their_letters(options: list[str], tmp_path: Path) -> None:

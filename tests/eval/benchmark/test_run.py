@@ -236,6 +236,8 @@ def test_a_film_of_one_decoded_frame_per_second_is_sampled_as_a_video_is(tmp_pat
     path = movie_array(tmp_path / "film.npy")
     assert [frame.timestamp_s for frame in array_frames(path, 0.5)] == [0, 2, 4, 6, 8, 10]
     assert [frame.seq for frame in array_frames(path, 0.5)] == list(range(6))
+    with WatchedVideo(path, fps=1.0, keep=2) as early:
+        assert [frame.timestamp_s for frame in early.until(-0.5)] == [0], "there is always something to ask about"
     with WatchedVideo(path, fps=1.0, keep=2) as watched:
         assert [frame.timestamp_s for frame in watched.until(2.5)] == [0, 1, 2]
         assert [frame.timestamp_s for frame in watched.until(2.5)] == []

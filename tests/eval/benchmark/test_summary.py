@@ -75,13 +75,14 @@ def test_no_accuracy_is_made_up_where_no_truth_is_given(tmp_path: Path) -> None:
     assert row.accuracy is None and (row.answered, row.scored) == (1, 0)
 
 
-def test_drop_counts_each_video_once_as_it_last_stood(tmp_path: Path) -> None:
+@pytest.mark.parametrize("step", [1, -1])
+def test_drop_counts_each_video_once_as_it_last_stood(step: int, tmp_path: Path) -> None:
     early, late = question("a", video="v"), question("b", video="v")
     other = question("c", video="w")
     pairs = [(late, answer(late, RIGHT, seen=100, kept=20, gpu=3_000_000_000)),
              (early, answer(early, RIGHT, seen=50, kept=50, gpu=5_500_000_000)),
              (other, answer(other, RIGHT, seen=300, kept=30, latency_s=3.0))]  # fmt: skip
-    row = row_of(tmp_path, *pairs)
+    row = row_of(tmp_path, *pairs[::step])
     assert row.drop == pytest.approx(100 * (1 - 50 / 400))
     assert row.latency_s == pytest.approx(5 / 3) and row.gpu_memory_gb == pytest.approx(5.5)
 
