@@ -1,7 +1,4 @@
-"""Greedy answers from any context: what the model's own `generate()` gives, without its machinery around each token.
-
-Thousands of questions are asked in a dozen ways; a test holds these answers against `generate()`.
-"""
+"""Greedy answers from any context, by the model's own `generate()`; and contexts of a few frames seen alone."""
 
 from __future__ import annotations
 
