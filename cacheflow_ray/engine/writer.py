@@ -27,7 +27,7 @@ class StreamWriter:
     Args:
         backend: model and store.
         stream: its name.
-        settings: what is not set in it is as the stream was made, or the default where it is new.
+        settings: what is not set in it is as the stream was made, or as the model recommends where it is new.
         source_identity: of what the frames come from (`SourceInfo.identity`); "" where nothing is known of it.
 
     Raises:
@@ -38,7 +38,7 @@ class StreamWriter:
         self, backend: Backend, stream: str, *, settings: StreamSettings | None = None, source_identity: str = ""
     ) -> None:
         self._backend, self._times = backend, StageTimes()
-        spec = _spec(backend, stream, settings or StreamSettings(), source_identity)
+        spec = _spec(backend, stream, settings, source_identity)
         self._encoder = StreamEncoder(backend, stream, spec)
 
     @property
@@ -67,14 +67,15 @@ class StreamWriter:
         commit(self._backend.store, [self._encoder], self._times)
 
 
-def _spec(backend: Backend, stream: str, settings: StreamSettings, source_identity: str) -> StreamSpec:
+def _spec(backend: Backend, stream: str, given: StreamSettings | None, source_identity: str) -> StreamSpec:
     """Of the stream, which exists afterwards."""
     stored: StreamSpec | None = None
+    settings = backend.model.recommended.stream_settings(given)
     with suppress(StreamNotFound):
         record = backend.store.get_stream(stream)
         check_fingerprint(record, backend.model)
         stored = StreamSpec.of(record)
-        settings = stored.continued_by(settings)
+        settings = stored.continued_by(given or StreamSettings())
     wanted = StreamSpec.resolve(settings, backend.model, source_identity)
     if stored is not None:
         wanted.check_continues(stored, stream)

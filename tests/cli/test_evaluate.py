@@ -11,6 +11,7 @@ import pytest
 from cacheflow_ray.cli.app import run
 from tests.eval.benchmark.datasets import by_video, choice, film, open_question, ovo_choice, ovo_forward, write_json
 from tests.eval.benchmark.judges import judge_server
+from tests.oracles import save_toy
 
 Capture = pytest.CaptureFixture[str]
 
@@ -171,6 +172,23 @@ def test_a_wrong_command_line_is_one_line_and_leaves_nothing(
     code, told = failed(capsys, *line.split())
     assert code == 2 and said in told and told.startswith("error: ") and told.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_what_the_published_set_up_leaves_open_is_as_the_checkpoint_recommends(
+    data: Path, tmp_path: Path, capsys: Capture
+) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    save_toy("tiny-llava-onevision", folder)
+    recommended = {"stream": {"block_size": 8, "summary": "segments2", "tau": 0.9}, "ask": {"merge": "rrf", "top_k": 2}}
+    write_json(folder / "cacheflow.json", recommended)
+    line = ("eval", "benchmark", "mlvu", "--data", str(data), "--out", str(tmp_path / "out"), "--model", str(folder))
+
+    assert run([*line, "--window", "64", "--limit", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    wanted = {"block_size": 8, "summary": "segments2", "merge": "rrf", "window_blocks": 8, "tau": 0.5, "top_k": 64}
+    assert {name: told["settings"][name] for name in wanted} == wanted
+    assert {row["answered"] for row in told["rows"]} == {1}
 
 
 def test_more_last_frames_than_a_window_holds_are_refused(data: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cacheflow_ray.config import ModelOptions, StreamSettings
+from cacheflow_ray.config import AskOptions, ModelOptions, StreamSettings
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.errors import UsageError
@@ -91,8 +91,8 @@ def evaluate(
     questions = load_questions(name, place, options.limit)
     with VideoMemory.open(out / "store", model=model, options=model_options) as memory:
         backend = Backend(model=memory.model, store=memory.store)
-        check_last_frames(options.last_frames, backend)
         plan = _plan(benchmark, options, questions, backend)
+        check_last_frames(plan.options, backend)
         settings = _settings(name, plan, backend)
         log = AnswerLog.open(out, settings)
         told = answer_all(backend, plan, log, watchers.answering)
@@ -111,23 +111,32 @@ def _check(benchmark: Benchmark, options: EvalOptions) -> None:
 
 
 def _plan(benchmark: Benchmark, options: EvalOptions, questions: Sequence[Question], backend: Backend) -> Plan:
-    model = backend.model
-    tokens = model.default_window_tokens if options.window_tokens is None else options.window_tokens
-    settings = StreamSettings(
-        fps=options.fps, tau=options.tau, window_blocks=max(1, tokens // model.default_block_size)
-    )
     return Plan(
         questions=questions,
         methods=options.methods,
         mode=options.mode or benchmark.mode,
-        options=MethodOptions(settings=settings, top_k=options.top_k, last_frames=options.last_frames),
+        options=_method_options(options, backend),
         open_tokens=options.max_new_tokens,
+    )
+
+
+def _method_options(options: EvalOptions, backend: Backend) -> MethodOptions:
+    """The published set-up; what it leaves open (block size, summary, merge) is as the checkpoint recommends."""
+    model = backend.model
+    settings = model.recommended.stream_settings(StreamSettings(fps=options.fps, tau=options.tau))
+    tokens = model.default_window_tokens if options.window_tokens is None else options.window_tokens
+    blocks = max(1, tokens // (settings.block_size or model.default_block_size))
+    asked = AskOptions(top_k=options.top_k, candidates=None, window_blocks=None)
+    return MethodOptions(
+        settings=settings.model_copy(update={"window_blocks": blocks}),
+        ask=model.recommended.ask_options(asked),
+        last_frames=options.last_frames,
     )
 
 
 def _settings(name: str, plan: Plan, backend: Backend) -> dict[str, JsonValue]:
     """What the answers depend on. Methods and limit are not among it: other ones only add answers."""
-    model, given = backend.model, plan.options.settings
+    model, given, ask = backend.model, plan.options.settings, plan.options.ask
     return {
         "format": FORMAT,
         "benchmark": name,
@@ -136,10 +145,11 @@ def _settings(name: str, plan: Plan, backend: Backend) -> dict[str, JsonValue]:
         "fingerprint": model.fingerprint,
         "device": str(model.device),
         "dtype": str(model.dtype).removeprefix("torch."),
-        "fps": given.fps,
-        "tau": given.tau,
-        "top_k": plan.options.top_k,
-        "window_blocks": given.window_blocks,
+        **given.model_dump(),
+        "top_k": ask.top_k,
+        "ranking": ask.ranking,
+        "merge": ask.merge,
+        "stop_ratio": ask.stop_ratio,
         "last_frames": plan.options.last_frames,
         "max_new_tokens": plan.open_tokens,
     }

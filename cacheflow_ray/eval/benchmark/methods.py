@@ -37,12 +37,12 @@ class MethodOptions:
 
     Args:
         settings: of the streams.
-        top_k: K, blocks retrieved.
+        ask: of the memory's answers.
         last_frames: frames the floor of that name is given.
     """
 
     settings: StreamSettings
-    top_k: int
+    ask: AskOptions
     last_frames: int
 
     @property
@@ -137,7 +137,7 @@ def forget(backend: Backend, stream: str) -> None:
 
 def ask_memory(session: Session, words: Words) -> AnswerResult:
     """CacheFlow: what was retrieved, the local window, and the open tail."""
-    options = AskOptions(top_k=session.options.top_k, max_new_tokens=words.max_new_tokens)
+    options = session.options.ask.model_copy(update={"max_new_tokens": words.max_new_tokens})
     turns = [Turn(question=words.prompt)]
     return _finished(Answerer(session.backend).prepare(session.stream, turns, options, words.wording))
 
@@ -151,7 +151,11 @@ def ask_blind(session: Session, words: Words) -> AnswerResult:
 def ask_last(session: Session, words: Words) -> AnswerResult:
     """The last N frames before the question, whole, and nothing else."""
     assert session.watched is not None, "whoever asks about the last frames watches"
-    backend, settings = session.backend, StreamSettings(fps=session.options.fps, tau=_KEEP_ALL)
+    backend = session.backend
+    settings = StreamSettings(
+        fps=session.options.fps, tau=_KEEP_ALL, adaptive=False, pixel_gate=None,
+        block_size=session.options.settings.block_size, window_blocks=_window(backend, session.options.settings),
+    )  # fmt: skip
     forget(backend, _LAST_STREAM)
     writer = StreamWriter(backend, _LAST_STREAM, settings=settings)
     writer.push(session.watched.recent)
@@ -178,11 +182,17 @@ def check_methods(names: Sequence[str]) -> None:
         raise UsageError(f"{told}: use some of {', '.join(METHODS)}")
 
 
-def check_last_frames(count: int, backend: Backend) -> None:
+def check_last_frames(options: MethodOptions, backend: Backend) -> None:
     """Raises UsageError for more last frames than a window holds, for all of them are attended to."""
-    most = backend.model.default_window_tokens // backend.model.default_block_size
-    if not 1 <= count <= most:
-        raise UsageError(f"last_frames: {count} is not allowed; allowed: 1 to {most} with this model")
+    block_size = options.settings.block_size or backend.model.default_block_size
+    most = _window(backend, options.settings) * block_size // backend.model.default_block_size
+    if not 1 <= options.last_frames <= most:
+        raise UsageError(f"last_frames: {options.last_frames} is not allowed; allowed: 1 to {most} with this model")
+
+
+def _window(backend: Backend, settings: StreamSettings) -> int:
+    """The blocks that all the last frames are seen in at once."""
+    return backend.model.default_window_tokens // (settings.block_size or backend.model.default_block_size)
 
 
 @contextmanager

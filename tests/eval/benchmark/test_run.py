@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine.answerer import Answerer
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.errors import SettingsMismatch
@@ -34,7 +34,9 @@ from tests.eval.benchmark.datasets import (
 )
 from tests.oracles import toy_model
 
-OPTIONS = MethodOptions(settings=StreamSettings(fps=1.0, tau=0.98, window_blocks=2), top_k=3, last_frames=4)
+OPTIONS = MethodOptions(
+    settings=StreamSettings(fps=1.0, tau=0.98, window_blocks=2), ask=AskOptions(top_k=3), last_frames=4
+)
 
 
 @pytest.fixture(scope="module")
