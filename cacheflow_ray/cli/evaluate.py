@@ -185,16 +185,16 @@ def _options(set_up: SetUp, scoring: Scoring) -> EvalOptions:
 def _evaluate(name: str, data: Path, out: Path, model: ModelChoice, options: EvalOptions) -> EvalReport:
     """Raises Interrupted on Ctrl-C."""
     from cacheflow_ray.config import Defaults
-    from cacheflow_ray.eval.benchmark import Watchers, evaluate
+    from cacheflow_ray.eval.benchmark import EvalJob, Watchers, evaluate
 
     defaults = Defaults.from_environment()
+    job = EvalJob(
+        name=name, place=data, out=out, model=model.name(defaults), model_options=model.options(defaults)
+    )  # fmt: skip
     try:
         with EvalProgress() as progress:
             watchers = Watchers(answering=progress.of("answers"), judging=progress.of("verdicts"))
-            return evaluate(
-                name, data, out, model.name(defaults), model_options=model.options(defaults), options=options,
-                watchers=watchers,
-            )  # fmt: skip
+            return evaluate(job, options, watchers)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted: the answers in {out} are kept; the same command again goes on") from None
 

@@ -5,7 +5,7 @@ evaluate    one evaluation: run (on methods, videos) -> answers -> verdicts (sco
 """
 
 from cacheflow_ray.eval.benchmark.catalogue import BENCHMARKS, Benchmark, load_questions
-from cacheflow_ray.eval.benchmark.evaluate import EvalOptions, Watchers, evaluate
+from cacheflow_ray.eval.benchmark.evaluate import EvalJob, EvalOptions, Watchers, evaluate
 from cacheflow_ray.eval.benchmark.judge import Judge
 from cacheflow_ray.eval.benchmark.methods import METHODS
 from cacheflow_ray.eval.benchmark.report import EvalReport
@@ -14,6 +14,7 @@ __all__ = [
     "BENCHMARKS",
     "METHODS",
     "Benchmark",
+    "EvalJob",
     "EvalOptions",
     "EvalReport",
     "Judge",

@@ -16,10 +16,10 @@ from cacheflow_ray.eval.benchmark.judge import Judge
 from cacheflow_ray.eval.benchmark.methods import METHODS, MethodOptions, check_last_frames, check_methods
 from cacheflow_ray.eval.benchmark.questions import Mode, Question
 from cacheflow_ray.eval.benchmark.report import EvalReport, warnings_of, write_answers
-from cacheflow_ray.eval.benchmark.run import Plan, Told, answer_all
+from cacheflow_ray.eval.benchmark.run import Plan, answer_all
 from cacheflow_ray.eval.benchmark.scoring import WORD_SCORERS
 from cacheflow_ray.eval.benchmark.summary import method_row, task_rows
-from cacheflow_ray.eval.benchmark.verdicts import all_verdicts, judge_all
+from cacheflow_ray.eval.benchmark.verdicts import AnswerSet, all_verdicts, judge_all
 from cacheflow_ray.published import PUBLISHED
 from memory_store.records import JsonValue
 
@@ -69,34 +69,62 @@ class Watchers:
     judging: Callable[[int, int], None] = field(default=lambda done, total: None)
 
 
-def evaluate(
-    name: str, place: Path, out: Path, model: str, *, model_options: ModelOptions | None = None,
-    options: EvalOptions | None = None, watchers: Watchers | None = None,
-) -> EvalReport:  # fmt: skip
-    """Run a benchmark, or go on with it: answers in `out` are not made again.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalJob:
+    """One benchmark for one model.
 
     Args:
         name: of BENCHMARKS.
         place: the benchmark's folder or annotation file.
         out: folder of the answers.
         model, model_options: what answers, and where it runs.
+    """
+
+    name: str
+    place: Path
+    out: Path
+    model: str
+    model_options: ModelOptions | None = None
+
+
+def evaluate(job: EvalJob, options: EvalOptions | None = None, watchers: Watchers | None = None) -> EvalReport:
+    """Run a benchmark, or go on with it: answers that are there are not made again.
 
     Raises:
         UsageError: no such benchmark or method, or no judge for open answers; nothing is loaded or written then.
         BadAnnotations, SettingsMismatch, JudgeFailed, ModelError, StoreError.
     """
     options, watchers = options or EvalOptions(), watchers or Watchers()
-    benchmark = benchmark_named(name)
+    benchmark = benchmark_named(job.name)
     _check(benchmark, options)
-    questions = load_questions(name, place, options.limit)
-    with VideoMemory.open(out / "store", model=model, options=model_options) as memory:
+    questions = load_questions(job.name, job.place, options.limit)
+    with VideoMemory.open(job.out / "store", model=job.model, options=job.model_options) as memory:
         backend = Backend(model=memory.model, store=memory.store)
         plan = _plan(benchmark, options, questions, backend)
         check_last_frames(plan.options, backend)
-        settings = _settings(name, plan, backend)
-        log = AnswerLog.open(out, settings)
+        settings = _settings(job.name, plan, backend)
+        log = AnswerLog.open(job.out, settings)
         told = answer_all(backend, plan, log, watchers.answering)
-    return _report(name, out, settings, plan, log, told, options, watchers)
+    answers = AnswerSet(questions=questions, methods=plan.methods, log=log)
+    judged = None
+    if benchmark.is_open and options.scorer == JUDGE and options.judge is not None:
+        judged = judge_all(options.judge, answers, job.out, watchers.judging)
+    verdicts = all_verdicts(answers, scorer=options.scorer, judged=judged)
+    return EvalReport(
+        benchmark=job.name,
+        title=benchmark.title,
+        mode=plan.mode,
+        scorer=_scorer(benchmark, options),
+        settings=settings,
+        rows=[method_row(method, questions, log, verdicts, fps=plan.options.fps) for method in plan.methods],
+        tasks=task_rows(questions, plan.methods, verdicts),
+        published=PUBLISHED.get(job.name, ()),
+        unjudged=0 if judged is None else len(verdicts) - len(judged),
+        skipped=told.skipped,
+        cut_short=told.cut_short,
+        warnings=warnings_of(answers),
+        files=_files(benchmark, job.out, answers),
+    )
 
 
 def _check(benchmark: Benchmark, options: EvalOptions) -> None:
@@ -155,38 +183,16 @@ def _settings(name: str, plan: Plan, backend: Backend) -> dict[str, JsonValue]:
     }
 
 
-def _report(
-    name: str, out: Path, settings: dict[str, JsonValue], plan: Plan, log: AnswerLog, told: Told,
-    options: EvalOptions, watchers: Watchers,
-) -> EvalReport:  # fmt: skip
-    questions, methods, benchmark = plan.questions, plan.methods, benchmark_named(name)
-    scorer = options.scorer if benchmark.is_open else "exact"
-    judged = None
-    if benchmark.is_open and scorer == JUDGE and options.judge is not None:
-        judged = judge_all(options.judge, questions, methods, log, out, watchers.judging)
-    verdicts = all_verdicts(questions, methods, log, scorer=scorer, judged=judged)
-    return EvalReport(
-        benchmark=name,
-        title=benchmark.title,
-        mode=plan.mode,
-        scorer=f"judge {options.judge.model}" if judged is not None and options.judge else scorer,
-        settings=settings,
-        rows=[method_row(method, questions, log, verdicts, fps=plan.options.fps) for method in methods],
-        tasks=task_rows(questions, methods, verdicts),
-        published=PUBLISHED.get(name, ()),
-        unjudged=0 if judged is None else len(verdicts) - len(judged),
-        skipped=told.skipped,
-        cut_short=told.cut_short,
-        warnings=warnings_of(questions, methods, log),
-        files=_files(benchmark, out, plan, log),
-    )
+def _scorer(benchmark: Benchmark, options: EvalOptions) -> str:
+    if not benchmark.is_open:
+        return "its key"
+    return f"judge {options.judge.model}" if options.scorer == JUDGE and options.judge else options.scorer
 
 
-def _files(benchmark: Benchmark, out: Path, plan: Plan, log: AnswerLog) -> dict[str, str]:
+def _files(benchmark: Benchmark, out: Path, answers: AnswerSet) -> dict[str, str]:
     files = {"answers": str(out / "answers.jsonl")}
-    if benchmark.answers_file:
-        for method in plan.methods:
-            path = out / f"{method}.csv"
-            write_answers(path, method, plan.questions, log)
-            files[f"table of {method}"] = str(path)
+    for method in answers.methods if benchmark.answers_file else ():
+        path = out / f"{method}.csv"
+        write_answers(path, method, answers.questions, answers.log)
+        files[f"table of {method}"] = str(path)
     return files

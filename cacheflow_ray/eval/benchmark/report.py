@@ -12,6 +12,7 @@ from cacheflow_ray.eval.benchmark.answers import AnswerLog
 from cacheflow_ray.eval.benchmark.questions import Choice, Question
 from cacheflow_ray.eval.benchmark.scoring import read_letter
 from cacheflow_ray.eval.benchmark.summary import MethodRow, TaskRow
+from cacheflow_ray.eval.benchmark.verdicts import AnswerSet
 from cacheflow_ray.published import PublishedRow
 from memory_store.records import JsonValue
 
@@ -62,11 +63,9 @@ def _plain(row: MethodRow) -> dict[str, object]:
     return asdict(row) | {"group_means": dict(row.group_means)}
 
 
-def warnings_of(questions: Sequence[Question], methods: Sequence[str], log: AnswerLog) -> dict[str, int]:
+def warnings_of(answers: AnswerSet) -> dict[str, int]:
     """What the engine had to say, and of how many answers."""
-    records = [log.get(question.question_id, method) for question in questions for method in methods]
-    counted = Counter(f"{record.method}: {text}" for record in records if record for text in record.warnings)
-    return dict(counted)
+    return dict(Counter(f"{record.method}: {text}" for _, record in answers for text in record.warnings))
 
 
 def write_answers(path: Path, method: str, questions: Sequence[Question], log: AnswerLog) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter
 
+from cacheflow_ray.engine import AnswerResult
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.wording import Wording
 from cacheflow_ray.errors import MediaError
@@ -74,21 +75,15 @@ def answer_all(backend: Backend, plan: Plan, log: AnswerLog, watch: Watcher = la
     """
     for question in plan.questions:
         log.check(question.question_id, question.digest)
-    told, total = Told(), len(plan.questions) * len(plan.methods)
-    done = sum((question.question_id, method) in log for question in plan.questions for method in plan.methods)
-
-    def keep(record: AnswerRecord) -> None:
-        nonlocal done
-        log.append(record)
-        done += 1
-        watch(done, total)
-
-    watch(done, total)
+    run, told = _Run(backend, plan, log, watch), Told()
+    run.count(sum(len(plan.methods) - len(run.undone(question)) for question in plan.questions))
     for video, questions in _by_video(plan.questions).items():
         try:
-            _answer_video(backend, plan, video, questions, log, keep, told)
+            warning = run.answer_video(video, questions)
         except MediaError as error:
             told.skipped[str(video)] = str(error)
+        else:
+            told.cut_short |= {} if warning is None else {str(video): warning}
     return told
 
 
@@ -99,48 +94,67 @@ def _by_video(questions: Sequence[Question]) -> dict[Path, list[Question]]:
     return grouped
 
 
-def _answer_video(
-    backend: Backend, plan: Plan, video: Path, questions: Sequence[Question], log: AnswerLog,
-    keep: Callable[[AnswerRecord], None], told: Told,
-) -> None:  # fmt: skip
-    def undone(question: Question) -> list[str]:
-        return [method for method in plan.methods if (question.question_id, method) not in log]
-
-    open_questions = [question for question in questions if undone(question)]
-    if not open_questions:
-        return
-    moments = list(_moments(open_questions, plan.mode))
-    seen_by = {method for question in open_questions for method in undone(question)}
-    first_s = min((at for at, question in moments if CACHEFLOW in undone(question)), default=math.inf)
-    with watching(backend, plan.options, video, seen_by, first_s) as session:
-        for at_s, question in moments:
-            methods = undone(question)
-            if methods:
-                session.advance(at_s)
-            for method in methods:
-                record = _ask(session, plan, question, method, at_s)
-                if record is not None:
-                    keep(record)
-        if session.watched is not None and session.watched.warning is not None:
-            told.cut_short[str(video)] = session.watched.warning
-        forget(backend, session.stream)
-
-
 def _moments(questions: Sequence[Question], mode: Mode) -> Iterator[tuple[float, Question]]:
     """(seconds, question) in the order of time; of one moment in the order of the benchmark."""
     pairs = [(at_s, question) for question in questions for at_s in question.moments_s(mode)]
     yield from sorted(pairs, key=lambda pair: pair[0])
 
 
-def _ask(session: Session, plan: Plan, question: Question, method: str, at_s: float) -> AnswerRecord | None:
-    """An answer; None where a proactive one's moment has not come by its own reckoning."""
-    if not isinstance(question.truth, Proactive):
-        return _asked(session, plan, question, method, at_s, _words(question, plan.open_tokens))
-    gate = Words(prompt=question.truth.gate, wording=Wording(looked_for=question.prompt), max_new_tokens=SHORT_TOKENS)
-    ready = _asked(session, plan, question, method, at_s, gate)
-    if read_yes(ready.text):
-        return _asked(session, plan, question, method, at_s, _words(question, plan.open_tokens), answered_at_s=at_s)
-    return ready if at_s == question.moments_s(plan.mode)[-1] else None
+@dataclass(slots=True, eq=False)
+class _Run:
+    """What every video of a run is answered with. `done`: answers there are."""
+
+    backend: Backend
+    plan: Plan
+    log: AnswerLog
+    watch: Watcher
+    done: int = 0
+
+    def count(self, more: int) -> None:
+        """So many more answers are there: tell how far it is."""
+        self.done += more
+        self.watch(self.done, len(self.plan.questions) * len(self.plan.methods))
+
+    def undone(self, question: Question) -> list[str]:
+        """The methods that have not answered it yet."""
+        return [method for method in self.plan.methods if (question.question_id, method) not in self.log]
+
+    def answer_video(self, video: Path, questions: Sequence[Question]) -> str | None:
+        """Every answer about one video that is not there yet; what was wrong with the video."""
+        moments = [(at_s, one) for at_s, one in _moments(questions, self.plan.mode) if self.undone(one)]
+        if not moments:
+            return None
+        methods = {method for _, question in moments for method in self.undone(question)}
+        first_s = min((at_s for at_s, question in moments if CACHEFLOW in self.undone(question)), default=math.inf)
+        with watching(self.backend, self.plan.options, video, methods, first_s) as session:
+            for at_s, question in moments:
+                self.answer(session, question, at_s)
+            forget(self.backend, session.stream)
+            return None if session.watched is None else session.watched.warning
+
+    def answer(self, session: Session, question: Question, at_s: float) -> None:
+        """Watch up to a moment, and ask every method that has not answered."""
+        methods = self.undone(question)
+        if methods:
+            session.advance(at_s)
+        for method in methods:
+            record = self.ask(session, question, method, at_s)
+            if record is not None:
+                self.log.append(record)
+                self.count(1)
+
+    def ask(self, session: Session, question: Question, method: str, at_s: float) -> AnswerRecord | None:
+        """An answer; None where a proactive one's moment has not come by its own reckoning."""
+        words = _words(question, self.plan.open_tokens)
+        if not isinstance(question.truth, Proactive):
+            return _record(question, method, at_s, _timed(session, method, words))
+        gate = Words(
+            prompt=question.truth.gate, wording=Wording(looked_for=question.looked_for), max_new_tokens=SHORT_TOKENS
+        )
+        ready = _timed(session, method, gate)
+        if read_yes(ready.result.text):
+            return _record(question, method, at_s, _timed(session, method, words), answered_at_s=at_s)
+        return _record(question, method, at_s, ready) if at_s == question.moments_s(self.plan.mode)[-1] else None
 
 
 def _words(question: Question, open_tokens: int) -> Words:
@@ -152,17 +166,38 @@ def _words(question: Question, open_tokens: int) -> Words:
     )
 
 
-def _asked(
-    session: Session, plan: Plan, question: Question, method: str, at_s: float, words: Words,
-    *, answered_at_s: float | None = None,
-) -> AnswerRecord:  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Timed:
+    """An answer with what it cost; counts are of the stream it was asked of."""
+
+    result: AnswerResult
+    latency_s: float
+    gpu_memory_bytes: int | None
+    tokens_seen: int = 0
+    tokens_kept: int = 0
+
+
+def _timed(session: Session, method: str, words: Words) -> _Timed:
     started = perf_counter()
     with peak_memory(session.backend) as peak:
         result = METHODS[method](session, words)
     latency_s = perf_counter() - started
-    is_memory = method == CACHEFLOW and session.writer is not None
-    counters = session.writer.state.counters if is_memory and session.writer is not None else None
-    watched = [session.peak_bytes] if is_memory and session.peak_bytes is not None else []
+    if method != CACHEFLOW or session.writer is None:
+        return _Timed(result=result, latency_s=latency_s, gpu_memory_bytes=max(peak, default=None))
+    counters = session.writer.state.counters
+    return _Timed(
+        result=result,
+        latency_s=latency_s,
+        gpu_memory_bytes=max([*peak, session.peak_bytes or 0]) if peak else None,
+        tokens_seen=counters.tokens_seen,
+        tokens_kept=counters.tokens_kept,
+    )
+
+
+def _record(
+    question: Question, method: str, at_s: float, timed: _Timed, *, answered_at_s: float | None = None
+) -> AnswerRecord:
+    result = timed.result
     return AnswerRecord(
         question_id=question.question_id,
         method=method,
@@ -171,11 +206,11 @@ def _asked(
         asked_at_s=None if math.isinf(at_s) else at_s,
         answered_at_s=answered_at_s,
         text=result.text,
-        latency_s=latency_s,
+        latency_s=timed.latency_s,
         context_tokens=result.usage.context_tokens,
-        tokens_seen=counters.tokens_seen if counters else 0,
-        tokens_kept=counters.tokens_kept if counters else 0,
-        gpu_memory_bytes=max(peak + watched) if peak else None,
+        tokens_seen=timed.tokens_seen,
+        tokens_kept=timed.tokens_kept,
+        gpu_memory_bytes=timed.gpu_memory_bytes,
         evidence=tuple((item.start_s, item.end_s) for item in result.evidence),
         warnings=result.warnings,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
 
 from cacheflow_ray.eval.benchmark.answers import AnswerLog, AnswerRecord, LineFile
@@ -17,22 +18,36 @@ JUDGED_AT_ONCE = 8
 Verdicts = Mapping[tuple[str, str], Verdict]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnswerSet:
+    """The answers of some methods to some questions, as far as they are made."""
+
+    questions: Sequence[Question]
+    methods: Sequence[str]
+    log: AnswerLog
+
+    def __iter__(self) -> Iterator[tuple[Question, AnswerRecord]]:
+        for question in self.questions:
+            for method in self.methods:
+                record = self.log.get(question.question_id, method)
+                if record is not None:
+                    yield question, record
+
+
 def all_verdicts(
-    questions: Sequence[Question], methods: Sequence[str], log: AnswerLog, *, scorer: str = "judge",
-    judged: Verdicts | None = None,
-) -> dict[tuple[str, str], Verdict]:  # fmt: skip
-    """The verdict on every answer there is, by (question, method); `judged` are a judge's."""
+    answers: AnswerSet, *, scorer: str = "judge", judged: Verdicts | None = None
+) -> dict[tuple[str, str], Verdict]:
+    """The verdict on every answer, by (question, method); `judged` are a judge's."""
     found: dict[tuple[str, str], Verdict] = {}
-    for question, record in _answered(questions, methods, log):
+    for question, record in answers:
         own = verdict(question.truth, record.text, record.answered_at_s, scorer=scorer)
         found[record.key] = (judged or {}).get(record.key, own)
     return found
 
 
 def judge_all(
-    judge: Judge, questions: Sequence[Question], methods: Sequence[str], log: AnswerLog, out: Path,
-    watch: Callable[[int, int], None] = lambda done, total: None,
-) -> dict[tuple[str, str], Verdict]:  # fmt: skip
+    judge: Judge, answers: AnswerSet, out: Path, watch: Callable[[int, int], None] = lambda done, total: None
+) -> dict[tuple[str, str], Verdict]:
     """Ask the judge about every open answer it has not judged yet; each verdict is kept in `out` as it comes.
 
     Answers whose verdicts could not be read are not among the result, and asked about again the next time.
@@ -43,28 +58,22 @@ def judge_all(
     """
     file = LineFile(out / "verdicts.jsonl")
     known = _read(file, judge)
-    wanted = [pair for pair in _answered(questions, methods, log) if isinstance(pair[0].truth, OpenAnswer)]
-    asked = [(question, record) for question, record in wanted if known.get(record.key, ("",))[0] != record.text]
-    found = {record.key: known[record.key][1] for _, record in wanted if record.key in known}
-    for _, record in asked:
-        found.pop(record.key, None)
-    watch(len(wanted) - len(asked), len(wanted))
-    for done, (record, said) in enumerate(_judged(judge, asked), start=len(wanted) - len(asked) + 1):
-        if said is not None:
+    wanted = [(question, record) for question, record in answers if isinstance(question.truth, OpenAnswer)]
+    found: dict[tuple[str, str], Verdict] = {}
+    asked: list[tuple[Question, AnswerRecord]] = []
+    for question, record in wanted:
+        text, said = known.get(record.key, (None, None))
+        if said is not None and text == record.text:
             found[record.key] = said
-            file.append(_line(judge, record, said))
+        else:
+            asked.append((question, record))
+    watch(len(found), len(wanted))
+    for done, (record, new) in enumerate(_judged(judge, asked), start=len(found) + 1):
+        if new is not None:
+            found[record.key] = new
+            file.append(_line(judge, record, new))
         watch(done, len(wanted))
     return found
-
-
-def _answered(
-    questions: Sequence[Question], methods: Sequence[str], log: AnswerLog
-) -> Iterator[tuple[Question, AnswerRecord]]:
-    for question in questions:
-        for method in methods:
-            record = log.get(question.question_id, method)
-            if record is not None:
-                yield question, record
 
 
 def _judged(

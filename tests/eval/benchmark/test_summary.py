@@ -14,7 +14,7 @@ from cacheflow_ray.eval.benchmark.render import tables
 from cacheflow_ray.eval.benchmark.report import EvalReport, write_answers
 from cacheflow_ray.eval.benchmark.scoring import Verdict
 from cacheflow_ray.eval.benchmark.summary import MethodRow, method_row, recall, task_rows
-from cacheflow_ray.eval.benchmark.verdicts import all_verdicts
+from cacheflow_ray.eval.benchmark.verdicts import AnswerSet, all_verdicts
 from cacheflow_ray.published import PUBLISHED
 
 RIGHT, WRONG = "B) yes", "A) no"
@@ -47,7 +47,8 @@ def row_of(tmp_path: Path, *pairs: tuple[Question, AnswerRecord | None]) -> Meth
         if record is not None:
             log.append(record)
     questions = [asked for asked, _ in pairs]
-    return method_row("m", questions, log, all_verdicts(questions, ["m"], log), fps=0.5)
+    answers = AnswerSet(questions=questions, methods=["m"], log=log)
+    return method_row("m", questions, log, all_verdicts(answers), fps=0.5)
 
 
 def test_tasks_are_divided_by_their_own_counts(tmp_path: Path) -> None:
