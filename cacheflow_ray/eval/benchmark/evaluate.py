@@ -185,7 +185,7 @@ def _settings(name: str, plan: Plan, backend: Backend) -> dict[str, JsonValue]:
 
 def _scorer(benchmark: Benchmark, options: EvalOptions) -> str:
     if not benchmark.is_open:
-        return "its key"
+        return "its own answers"
     return f"judge {options.judge.model}" if options.scorer == JUDGE and options.judge else options.scorer
 
 
