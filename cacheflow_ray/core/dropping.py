@@ -25,6 +25,9 @@ from cacheflow_ray.errors import InvalidConfig, InvalidFeatures
 #: split, and without the bound Otsu would keep half of the noise.
 ADAPTIVE_REACH = 0.25
 
+#: A threshold no cosine reaches: nothing is dropped.
+KEEP_ALL = 2.0
+
 _NUM_BINS = 128
 
 

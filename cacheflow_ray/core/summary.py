@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 import numpy as np
 import torch
@@ -60,7 +60,23 @@ class MeanKey:
         return _mean_query(queries)
 
 
-class SegmentMeans:
+class _Several:
+    """What the summaries of V means share: their name, the check of V, and the mean query."""
+
+    _kind: ClassVar[str]
+
+    def __init__(self, vectors_per_block: int) -> None:
+        if vectors_per_block < 1:
+            raise InvalidConfig(f"a summary needs at least 1 vector per block, not {vectors_per_block}", key="summary")
+        self.vectors_per_block = vectors_per_block
+        self.name = f"{self._kind}{vectors_per_block}"
+
+    def query(self, queries: Tensor) -> Tensor:
+        """As `Summary.query`."""
+        return _mean_query(queries)
+
+
+class SegmentMeans(_Several):
     """Running averages that start over V times along the block, each emitting its last state.
 
     h_i = h_(i-1) + (k_i - h_(i-1)) / i ends at the mean of its segment, so the means are computed at once. Segments are
@@ -70,22 +86,15 @@ class SegmentMeans:
         InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
     """
 
-    def __init__(self, vectors_per_block: int) -> None:
-        if vectors_per_block < 1:
-            raise InvalidConfig(f"a summary needs at least 1 vector per block, not {vectors_per_block}", key="summary")
-        self.vectors_per_block = vectors_per_block
-        self.name = f"segments{vectors_per_block}"
+    _kind = "segments"
 
     def summarise(self, keys: Tensor) -> Tensor:
         _check_length(keys, self)
         segments = keys.tensor_split(self.vectors_per_block, dim=3)
         return torch.stack([segment.mean(dim=3, dtype=torch.float32) for segment in segments], dim=2)
 
-    def query(self, queries: Tensor) -> Tensor:
-        return _mean_query(queries)
 
-
-class ChangeGated:
+class ChangeGated(_Several):
     """A gated recurrence that starts anew where the block changes, and emits its state V times.
 
     h_i = (1 - z_i) h_(i-1) + z_i k_i, with z_i = 1 where the gate opens and 1 / n in a stretch of n tokens so far;
@@ -98,11 +107,7 @@ class ChangeGated:
         InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
     """
 
-    def __init__(self, vectors_per_block: int) -> None:
-        if vectors_per_block < 1:
-            raise InvalidConfig(f"a summary needs at least 1 vector per block, not {vectors_per_block}", key="summary")
-        self.vectors_per_block = vectors_per_block
-        self.name = f"recurrent{vectors_per_block}"
+    _kind = "recurrent"
 
     def summarise(self, keys: Tensor) -> Tensor:
         _check_length(keys, self)
@@ -115,9 +120,6 @@ class ChangeGated:
         share = torch.nn.functional.one_hot(stretch, self.vectors_per_block).to(keys.dtype)  # [N, S, B, V]
         share = share / share.sum(2, keepdim=True)
         return torch.einsum("nsbv,nshbd->nsvhd", share, keys)
-
-    def query(self, queries: Tensor) -> Tensor:
-        return _mean_query(queries)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

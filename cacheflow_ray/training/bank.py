@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from cacheflow_ray.core.dropping import DropRule, drop
+from cacheflow_ray.core.dropping import KEEP_ALL, DropRule, drop
 from cacheflow_ray.models.family import Loaded
 from cacheflow_ray.models.llava_onevision import LlavaVision
 from cacheflow_ray.models.word_llava import Sizes, build_word_llava
@@ -42,9 +42,6 @@ EVENT_DTYPE = np.dtype(
 
 #: One stream in so many is not thinned at all: a model that only ever saw changes could not read whole frames.
 _WHOLE_EVERY = 12
-
-#: A threshold no cosine reaches.
-KEEP_ALL = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

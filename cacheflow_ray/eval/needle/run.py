@@ -9,6 +9,8 @@ from pathlib import Path
 from time import perf_counter
 
 from cacheflow_ray.config import AskOptions, ModelOptions, StreamSettings
+from cacheflow_ray.core.dropping import KEEP_ALL
+from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.eval.needle.policies import METHODS, Case
@@ -25,9 +27,6 @@ _TOGETHER = 12
 
 #: Above this many frames a store of whole frames takes gigabytes: `rekv` is left out unless it is asked for by name.
 WHOLE_FRAMES = 10_000
-
-#: A threshold no cosine reaches: nothing is dropped.
-_KEEP_ALL = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +100,7 @@ def _cases(backend: Backend, plan: NeedlePlan, scripts: Sequence[Script]) -> Ite
     thinned = remember(backend, scripts, "thinned", plan.settings, per_kind=plan.per_kind)
     whole: Sequence[Remembered | None] = [None] * len(scripts)
     if "rekv" in plan.methods and scripts[0].num_frames < WHOLE_FRAMES:
-        undropped = plan.settings.model_copy(update={"tau": _KEEP_ALL, "adaptive": False, "pixel_gate": None})
+        undropped = plan.settings.model_copy(update={"tau": KEEP_ALL, "adaptive": False, "pixel_gate": None})
         whole = remember(backend, scripts, "whole", undropped, per_kind=plan.per_kind)
     for kept, full in zip(thinned, whole, strict=True):
         window = plan.ask.window_blocks
@@ -158,7 +157,5 @@ def _index_bytes(name: str, case: Case, stream: Remembered) -> float:
     if name.startswith("cacheflow"):
         return 2 * per_vector
     if name == "ours":
-        from cacheflow_ray.core.summary import make_summary
-
         return 2 * per_vector * make_summary(stream.opened.spec.summary, encoder.head_dim).vectors_per_block
     return 0.0
