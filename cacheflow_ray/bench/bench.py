@@ -14,7 +14,7 @@ import torch
 from cacheflow_ray.bench.measure import count_flops
 from cacheflow_ray.bench.sizes import Sizes
 from cacheflow_ray.bench.synthetic import write_moving_video
-from cacheflow_ray.core.dropping import similarity
+from cacheflow_ray.core.dropping import KEEP_ALL, similarity
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.media import Frame, open_source
 from cacheflow_ray.models import VideoModel
@@ -23,8 +23,8 @@ from cacheflow_ray.models.family import VISION_BATCH
 #: Size and rate of the generated video, of which one frame per second is taken.
 VIDEO_HEIGHT, VIDEO_WIDTH, VIDEO_FPS = 360, 640, 4.0
 
-#: A threshold that keeps every patch, and one that keeps a single patch per frame.
-KEEP_ALL, KEEP_ONE = 2.0, -1.0
+#: A threshold that keeps a single patch per frame.
+KEEP_ONE = -1.0
 
 
 @dataclass(slots=True)

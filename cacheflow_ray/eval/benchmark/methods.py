@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from cacheflow_ray.config import AskOptions, StreamSettings
+from cacheflow_ray.core.dropping import KEEP_ALL
 from cacheflow_ray.engine import AnswerResult
 from cacheflow_ray.engine.answerer import Answer, Answerer, Prepared
 from cacheflow_ray.engine.opened import Backend
@@ -26,9 +27,6 @@ CACHEFLOW, BLIND, LAST = "cacheflow", "blind", "last"
 
 #: Stream the latest frames are put in, for the time of one question.
 _LAST_STREAM = "eval-last-frames"
-
-#: A cosine is never above 1: every patch is kept.
-_KEEP_ALL = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,7 +151,7 @@ def ask_last(session: Session, words: Words) -> AnswerResult:
     assert session.watched is not None, "whoever asks about the last frames watches"
     backend = session.backend
     settings = StreamSettings(
-        fps=session.options.fps, tau=_KEEP_ALL, adaptive=False, pixel_gate=None,
+        fps=session.options.fps, tau=KEEP_ALL, adaptive=False, pixel_gate=None,
         block_size=session.options.settings.block_size, window_blocks=_window(backend, session.options.settings),
     )  # fmt: skip
     forget(backend, _LAST_STREAM)
