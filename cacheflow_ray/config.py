@@ -78,7 +78,8 @@ class AskOptions(Section):
     """How one question is answered.
 
     Args:
-        top_k: K, blocks retrieved beside the window. More is not better: blocks beyond need distract the reader.
+        top_k: K, blocks retrieved beside the window; 0 answers from the window alone. More is not better: blocks
+            beyond need distract the reader.
         candidates: M >= K, blocks each layer's ranking brings to the merge; None means 4 * K.
         ranking: how a layer ranks blocks: by mean cosine over its heads, or by how many heads list a block.
         merge: how the first and last layer's rankings become one.
@@ -92,7 +93,7 @@ class AskOptions(Section):
         InvalidConfig: an unknown key, a value out of range, or fewer candidates than blocks.
     """
 
-    top_k: Annotated[int, Field(ge=1, le=4096, description="1 to 4096")] = 8
+    top_k: Annotated[int, Field(ge=0, le=4096, description="0 to 4096")] = 8
     candidates: Annotated[int | None, Field(ge=1, le=65536, description="top_k to 65536, or None")] = None
     ranking: Literal["mean", "votes"] = "mean"
     merge: MergeRule = "consensus"

@@ -39,7 +39,9 @@ $ cacheflow search cam1 "delivery van" --from 10:00 --top-k 3 --json"""
 class Asking:
     """How a question is answered; what is not given is `AskOptions`' default."""
 
-    top_k: Annotated[int | None, typer.Option("--top-k", metavar="K", help="Blocks to retrieve. Default: 8.")] = None
+    top_k: Annotated[
+        int | None, typer.Option("--top-k", metavar="K", help="Blocks to retrieve; 0: window alone. Default: 8.")
+    ] = None
     candidates: Annotated[
         int | None, typer.Option("--candidates", metavar="M", help="Blocks each ranking brings. Default: 4 * K.")
     ] = None

@@ -2,42 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacheflow_ray.cli.ask import answer, tell
+from cacheflow_ray.cli.cameras import SECONDS, Asked, film_cameras, make_asked, make_cameras
 from cacheflow_ray.cli.ingest import make_jobs, stream_names, watch
 from cacheflow_ray.cli.ingest import tell as tell_report
 from cacheflow_ray.cli.inspect import picture_evidence, picture_timeline
 from cacheflow_ray.cli.memory import open_memory
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
-from cacheflow_ray.cli.output import Output, plural, to_json
+from cacheflow_ray.cli.output import Output, clock, plural, size, to_json
+from cacheflow_ray.cli.progress import CountView
 from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from cacheflow_ray.engine import AnswerResult, IngestJob, IngestReport, VideoMemory
+    from cacheflow_ray.engine import AnswerResult, Evidence, IngestJob, IngestReport, VideoMemory
+    from cacheflow_ray.types import TimeRange
 
 EPILOG = """Examples:
 
 $ cacheflow demo
 
-$ cacheflow demo --video holiday.mp4 --ask "What is on the table?" """
+$ cacheflow demo --video holiday.mp4 --ask "What is on the table?" --model llava-hf/llava-onevision-qwen2-7b-ov-hf
 
-#: What the demo asks about its own clips: (stream, question).
-QUESTIONS = (
-    ("shapes", "What colour is the ball?"),
-    ("shapes", "Which shape crosses the dark room?"),
-    ("cards", "Which number is on the red card?"),
-)
+The bundled model knows coloured shapes and numbered cards and nothing else: your own video wants another model."""
+
 QUESTION_OF_ANY_VIDEO = "What happens in this video?"
 
 RANDOM_WEIGHTS = (
-    "note: this model has random weights. It has learned nothing, so its answers mean nothing yet; "
+    "note: this model has random weights. It has learned nothing, so its answers mean nothing; "
     "decoding, dropping, blocks, retrieval and evidence are the real thing."
 )
+
+#: Longest answer of the demo, tokens.
+_ANSWER_TOKENS = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,24 +47,49 @@ class Script:
     """What the demo shows and where it leaves its files."""
 
     video: Annotated[
-        Path | None, typer.Option("--video", metavar="FILE", help="Your own video instead of the two clips.")
+        Path | None, typer.Option("--video", metavar="FILE", help="Your own video instead of the two cameras.")
     ] = None
     ask: Annotated[str | None, typer.Option("--ask", metavar="Q", help="A question about your video.")] = None
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for clips, store and pictures.")] = Path(
+    seconds: Annotated[
+        int, typer.Option("--seconds", metavar="S", min=60, help="Length of what the two cameras film.")
+    ] = SECONDS
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for videos, store and pictures.")] = Path(
         "demo-out"
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Show:
-    """What one run shows: what is ingested, and (stream, question) pairs."""
+    """What one run shows: what is ingested, and what is asked."""
 
     jobs: list[IngestJob]
-    questions: list[tuple[str, str]]
+    asked: list[Asked]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """An answer from the memory, beside the same model's answer from the latest blocks alone.
+
+    Args:
+        window: None where the question looks at the past only, which no window holds.
+    """
+
+    asked: Asked
+    memory: AnswerResult
+    window: AnswerResult | None
+
+    @property
+    def seen(self) -> Evidence | None:
+        """The evidence that shows what was asked about; the best there is where none does or nobody knows."""
+        items = self.memory.evidence
+        hits = (item for item in items for span in self.asked.shown if _meet(item, span))
+        return next(hits, items[0] if items else None)
 
 
 def register(app: typer.Typer) -> None:
-    app.command("demo", help="Ingest videos, ask about them and show the evidence.", epilog=EPILOG)(flattened(demo))
+    app.command("demo", help="Film two cameras, remember them, ask and show the evidence.", epilog=EPILOG)(
+        flattened(demo)
+    )
 
 
 def demo(script: Script, place: Place, model: ModelChoice, as_json: Json = False) -> None:
@@ -77,22 +104,24 @@ def demo(script: Script, place: Place, model: ModelChoice, as_json: Json = False
         reports = watch(memory, show.jobs)
         for report in reports:
             tell_report(report, output)
-        results = [ask_one(memory, stream, question, output) for stream, question in show.questions]
-        pictures = draw(memory, show, results, script.out)
+        replies = converse(memory, show.asked, output)
+        pictures = draw(memory, replies, script.out)
         random_weights = memory.model.name.startswith("random:")
     if random_weights:
         output.say(f"\n{RANDOM_WEIGHTS}")
-    output.say("\n" + summary(reports, results, pictures))
-    asked = zip(show.questions, results, strict=True)
-    answers = [{"stream": stream, "question": question, **to_json(result)} for (stream, question), result in asked]
-    output.result({"streams": reports, "answers": answers, "pictures": pictures, "random_weights": random_weights})
+    output.say("\n" + summary(reports, replies, pictures))
+    output.result(
+        {
+            "streams": reports,
+            "answers": [as_json_of(reply) for reply in replies],
+            "pictures": pictures,
+            "random_weights": random_weights,
+        }
+    )
 
 
 def prepare(script: Script, output: Output) -> Show:
-    """Film the clips, or take the user's video. Raises UsageError for a question without a video."""
-    from cacheflow_ray.cli.clips import FPS, render_clips
-    from cacheflow_ray.config import StreamSettings
-
+    """Film the cameras, or take the user's video. Raises UsageError for a question without a video."""
     if script.video is None and script.ask is not None:
         raise UsageError("--ask asks about your own video: name it with --video")
     script.out.mkdir(parents=True, exist_ok=True)
@@ -100,11 +129,13 @@ def prepare(script: Script, output: Output) -> Show:
         (stream,) = stream_names([str(script.video)], None)
         question = script.ask if script.ask is not None else QUESTION_OF_ANY_VIDEO
         jobs = make_jobs([str(script.video)], [stream], None, {})
-        return Show(jobs=jobs, questions=[(stream, question)])
-    output.note(f"filming two short clips in {script.out}")
-    clips = render_clips(script.out)
-    jobs = make_jobs([str(path) for path in clips.values()], list(clips), StreamSettings(fps=FPS, window_blocks=4), {})
-    return Show(jobs=jobs, questions=list(QUESTIONS))
+        return Show(jobs=jobs, asked=[Asked(stream=stream, text=question)])
+    cameras = make_cameras(script.seconds)
+    output.note(f"filming {plural(len(cameras), 'camera')} in {script.out}")
+    with CountView() as progress:
+        films = film_cameras(cameras, script.out, progress.of)
+    jobs = make_jobs([str(path) for path in films.values()], list(films), None, {})
+    return Show(jobs=jobs, asked=make_asked(cameras))
 
 
 def forget(memory: VideoMemory, streams: list[str]) -> None:
@@ -114,30 +145,98 @@ def forget(memory: VideoMemory, streams: list[str]) -> None:
             memory.delete(info.stream)
 
 
-def ask_one(memory: VideoMemory, stream: str, question: str, output: Output) -> AnswerResult:
+def converse(memory: VideoMemory, asked: Sequence[Asked], output: Output) -> list[Reply]:
+    """Ask everything in order, of the memory and of the window alone."""
+    replies: list[Reply] = []
+    for question in asked:
+        before = replies[-1] if question.follows else None
+        reply = Reply(
+            asked=question,
+            memory=_ask(memory, question, before.memory.session_id if before else None),
+            window=None
+            if question.time_range
+            else _ask(memory, question, before.window.session_id if before and before.window else None, alone=True),
+        )
+        tell(reply, output)
+        replies.append(reply)
+    return replies
+
+
+def _ask(memory: VideoMemory, asked: Asked, session_id: str | None, *, alone: bool = False) -> AnswerResult:
+    """Args: alone: from the window alone, nothing retrieved."""
     from cacheflow_ray.config import AskOptions
 
-    output.say(f"\n{stream}: {question}", style="bold")
-    result = answer(memory, stream, question, AskOptions(top_k=4, max_new_tokens=16), output)
-    tell(result, output)
-    return result
+    given = {"max_new_tokens": _ANSWER_TOKENS, "time_range": asked.time_range, "session_id": session_id}
+    options = AskOptions.model_validate({**given, "top_k": 0} if alone else given)
+    return memory.ask(asked.stream, asked.text, options=options).result
 
 
-def draw(memory: VideoMemory, show: Show, results: list[AnswerResult], folder: Path) -> list[Path]:
+def tell(reply: Reply, output: Output) -> None:
+    asked, answered = reply.asked, reply.memory
+    within = f" (between {_span(asked.time_range)})" if asked.time_range else ""
+    output.say(f"\n{asked.stream}: {asked.text}{within}", style="bold")
+    seen = reply.seen
+    where = "" if seen is None else f"   evidence {clock(seen.start_s)}-{clock(seen.end_s)}"
+    more = len(answered.evidence) - 1
+    others = f" and {plural(more, 'other stretch')}" if more == 1 else f" and {more} other stretches" if more else ""
+    output.say(f"  memory          {answered.text:<14}{where}{others}")
+    if asked.truth is not None:
+        shown = ", ".join(_span(span) for span in asked.shown) or "never"
+        output.say(f"  truth           {asked.truth:<14}   shown {shown}")
+    window = "(no window holds that time)" if reply.window is None else reply.window.text
+    output.say(f"  sliding window  {window}")
+    usage = answered.usage
+    output.say(
+        f"  {answered.timings['total']:.0f} ms, {plural(usage.context_tokens, 'token')} attended, "
+        f"{size(usage.fetched_bytes)} read",
+        style="dim",
+    )
+    for warning in answered.warnings:
+        output.warn(warning)
+
+
+def draw(memory: VideoMemory, replies: Sequence[Reply], folder: Path) -> list[Path]:
     """A timeline of the first stream and the evidence of the first answer."""
-    stream, question = show.questions[0]
+    first = replies[0]
     timeline, evidence = folder / "timeline.png", folder / "evidence.png"
-    picture_timeline(memory, stream, timeline)
-    picture_evidence(memory, stream, f"{stream}: {question}", results[0].evidence, evidence)
+    picture_timeline(memory, first.asked.stream, timeline)
+    title = f"{first.asked.stream}: {first.asked.text} {first.memory.text}"
+    picture_evidence(memory, first.asked.stream, title, first.memory.evidence, evidence)
     return [timeline, evidence]
 
 
-def summary(reports: list[IngestReport], results: list[AnswerResult], pictures: list[Path]) -> str:
-    seen = sum(report.tokens_seen for report in reports)
-    kept = sum(report.tokens_kept for report in reports)
-    answer_ms = sum(result.timings["total"] for result in results) / len(results)
-    return (
+def summary(reports: Sequence[IngestReport], replies: Sequence[Reply], pictures: Sequence[Path]) -> str:
+    seen, kept = sum(report.tokens_seen for report in reports), sum(report.tokens_kept for report in reports)
+    answer_ms = sum(reply.memory.timings["total"] for reply in replies) / len(replies)
+    parts = [
         f"demo: {plural(len(reports), 'stream')}, {plural(sum(report.frames for report in reports), 'frame')}, "
-        f"{100 * kept / max(seen, 1):.1f} % of tokens kept, {plural(sum(r.blocks for r in reports), 'block')}; "
-        f"{plural(len(results), 'question')} at {answer_ms:.0f} ms each; pictures: {', '.join(map(str, pictures))}"
-    )
+        f"{100 - 100 * kept / max(seen, 1):.1f} % of tokens dropped, {plural(sum(r.blocks for r in reports), 'block')} "
+        f"in {size(sum(report.num_bytes for report in reports))}",
+        f"{plural(len(replies), 'question')} at {answer_ms:.0f} ms each",
+    ]
+    known = [reply for reply in replies if reply.asked.truth is not None]
+    if known:
+        right = sum(_right(reply, reply.memory) for reply in known)
+        windowed = [reply for reply in known if reply.window is not None]
+        by_window = sum(_right(reply, reply.window) for reply in windowed)
+        parts.append(f"right: memory {right} of {len(known)}, sliding window {by_window} of {len(windowed)}")
+    return "; ".join([*parts, f"pictures: {', '.join(map(str, pictures))}"])
+
+
+def _right(reply: Reply, answered: AnswerResult | None) -> bool:
+    return answered is not None and answered.text.strip() == reply.asked.truth
+
+
+def as_json_of(reply: Reply) -> dict[str, object]:
+    window = None if reply.window is None else reply.window.text
+    asked = reply.asked
+    own = {"stream": asked.stream, "question": asked.text, "truth": asked.truth, "shown": asked.shown}
+    return {**to_json(own), "time_range": to_json(asked.time_range), "window_text": window, **to_json(reply.memory)}
+
+
+def _meet(item: Evidence, span: TimeRange) -> bool:
+    return item.start_s <= span.end_s and span.start_s <= item.end_s
+
+
+def _span(span: TimeRange) -> str:
+    return f"{clock(span.start_s)}-{clock(span.end_s)}"

@@ -3,27 +3,17 @@
 from __future__ import annotations
 
 import os
-import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Annotated, Any, Self
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TaskID,
-    TextColumn,
-    TimeRemainingColumn,
-)
 
 from cacheflow_ray.cli import needle
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
-from cacheflow_ray.cli.output import Output, err_console
+from cacheflow_ray.cli.output import Output
+from cacheflow_ray.cli.progress import CountView
 from cacheflow_ray.errors import InvalidConfig
 
 if TYPE_CHECKING:
@@ -192,54 +182,8 @@ def _evaluate(name: str, data: Path, out: Path, model: ModelChoice, options: Eva
         name=name, place=data, out=out, model=model.name(defaults), model_options=model.options(defaults)
     )  # fmt: skip
     try:
-        with EvalProgress() as progress:
+        with CountView() as progress:
             watchers = Watchers(answering=progress.of("answers"), judging=progress.of("verdicts"))
             return evaluate(job, options, watchers)
     except KeyboardInterrupt:
         raise Interrupted(f"interrupted: the answers in {out} are kept; the same command again goes on") from None
-
-
-@dataclass(slots=True)
-class EvalProgress:
-    """A bar for answers and one for verdicts on a terminal, a line now and then elsewhere; a context manager."""
-
-    line_interval_s: float = 10.0
-    _bars: Progress = field(default_factory=lambda: _bars())
-    _tasks: dict[str, TaskID] = field(default_factory=dict)
-    _last_line_s: float = field(default_factory=time.monotonic)
-
-    def __enter__(self) -> Self:
-        self._bars.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
-        self._bars.stop()
-
-    def of(self, what: str) -> _Told:
-        """What is to be called with (done, total)."""
-        return _Told(self, what)
-
-    def show(self, what: str, done: int, total: int) -> None:
-        if what not in self._tasks:
-            self._tasks[what] = self._bars.add_task(what)
-        self._bars.update(self._tasks[what], completed=done, total=total)
-        if not self._bars.console.is_terminal and time.monotonic() - self._last_line_s >= self.line_interval_s:
-            self._last_line_s = time.monotonic()
-            self._bars.console.print(f"{done} of {total} {what}", markup=False, highlight=False, soft_wrap=True)
-
-
-@dataclass(frozen=True, slots=True)
-class _Told:
-    progress: EvalProgress
-    what: str
-
-    def __call__(self, done: int, total: int) -> None:
-        self.progress.show(self.what, done, total)
-
-
-def _bars() -> Progress:
-    console = err_console()
-    columns = (
-        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    )  # fmt: skip
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -1,4 +1,4 @@
-"""Progress of encoding on stderr: a live bar per stream on a terminal, a line now and then elsewhere."""
+"""Progress on stderr: a live bar on a terminal, a line now and then elsewhere."""
 
 from __future__ import annotations
 
@@ -7,7 +7,15 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 
 from cacheflow_ray.cli.output import clock, err_console
 
@@ -91,4 +99,50 @@ def how_far(now: IngestProgress) -> tuple[float, float | None]:
 def _bars() -> Progress:
     console = err_console()
     columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[text]}"))
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+@dataclass(slots=True)
+class CountView:
+    """A bar for each thing counted on a terminal, a line now and then elsewhere; a context manager."""
+
+    line_interval_s: float = 10.0
+    _bars: Progress = field(default_factory=lambda: _count_bars())
+    _tasks: dict[str, TaskID] = field(default_factory=dict)
+    _last_line_s: float = field(default_factory=time.monotonic)
+
+    def __enter__(self) -> Self:
+        self._bars.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bars.stop()
+
+    def of(self, what: str) -> _Told:
+        """What is to be called with (done, total)."""
+        return _Told(self, what)
+
+    def show(self, what: str, done: int, total: int) -> None:
+        if what not in self._tasks:
+            self._tasks[what] = self._bars.add_task(what)
+        self._bars.update(self._tasks[what], completed=done, total=total)
+        if not self._bars.console.is_terminal and time.monotonic() - self._last_line_s >= self.line_interval_s:
+            self._last_line_s = time.monotonic()
+            self._bars.console.print(f"{done} of {total} {what}", markup=False, highlight=False, soft_wrap=True)
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    view: CountView
+    what: str
+
+    def __call__(self, done: int, total: int) -> None:
+        self.view.show(self.what, done, total)
+
+
+def _count_bars() -> Progress:
+    console = err_console()
+    columns = (
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    )  # fmt: skip
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -58,7 +58,7 @@ def scope(store: BlockStore, opened: OpenedStream, time_range: TimeRange | None,
 
 def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: range, options: AskOptions) -> list[Hit]:
     """The K blocks of `blocks` both layers agree on most, best first."""
-    if not len(blocks):
+    if not len(blocks) or not options.top_k:
         return []
     summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
     queries = summary.query(backend.model.queries(suffix)).cpu().numpy()

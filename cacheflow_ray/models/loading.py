@@ -1,4 +1,4 @@
-"""Models by name: a Hugging Face id, a local folder, or `random:<preset>`."""
+"""Models by name: a Hugging Face id, a local folder, `bundled:<name>`, or `random:<preset>`."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ FAMILIES: dict[str, Family] = {
     "qwen3_vl": qwen3_vl,
 }
 
-RANDOM = "random:"
+RANDOM, BUNDLED = "random:", "bundled:"
+
+#: A folder per bundled model.
+CHECKPOINTS = Path(__file__).parent / "checkpoints"
 
 #: What a checkpoint recommends, beside its weights.
 RECOMMENDED = "cacheflow.json"
@@ -37,7 +40,7 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
     """Load a model and take it apart for encoding and answering.
 
     Args:
-        name: Hugging Face id, a local folder, or `random:<preset>`.
+        name: Hugging Face id, a local folder, `bundled:<name>`, or `random:<preset>`.
         options: device, dtype and attention implementation.
 
     Raises:
@@ -51,10 +54,21 @@ def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:
         loaded = build_random(name.removeprefix(RANDOM), device=device, dtype=dtype, attention=options.attention)
         recommended = None
     else:
-        loaded = _from_pretrained(name, device, dtype, options.attention)
-        recommended = _recommended(name)
+        source = str(_bundled(name)) if name.startswith(BUNDLED) else name
+        loaded = _from_pretrained(source, device, dtype, options.attention)
+        recommended = _recommended(source)
     family = FAMILIES[loaded.model.config.model_type]
     return VideoModel(name, loaded, family(loaded), recommended)
+
+
+def _bundled(name: str) -> Path:
+    """The model's folder. Raises ModelLoadError naming what is bundled."""
+    known = sorted(folder.name for folder in CHECKPOINTS.glob("*/"))
+    chosen = name.removeprefix(BUNDLED)
+    if chosen not in known:
+        listed = ", ".join(BUNDLED + each for each in known)
+        raise ModelLoadError(f"no model {name!r} is bundled; there are: {listed}", model=name)
+    return CHECKPOINTS / chosen
 
 
 def _recommended(name: str) -> Recommended | None:
@@ -93,7 +107,7 @@ def _from_pretrained(name: str, device: torch.device, dtype: torch.dtype, attent
 def _cannot_load(name: str, reason: str) -> ModelLoadError:
     return ModelLoadError(
         f"cannot load model {name!r}: {reason}; give a folder saved with save_pretrained (weights, tokenizer, "
-        "processor), a Hugging Face id that can be reached, or random:<preset>",
+        "processor), a Hugging Face id that can be reached, bundled:<name>, or random:<preset>",
         model=name,
     )
 

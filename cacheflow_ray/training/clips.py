@@ -7,7 +7,7 @@ tokens of the event, as if it had never happened. So every clip is new, however 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,6 @@ KIND_WEIGHTS = {"color": 1.0, "shape": 1.0, "number": 1.0, "where": 1.0, "yesno"
 #: Appearances of one pair count as two when so many frames lie between them.
 _GAP = 2
 
-_FOLLOW_UPS = 0.15
 _MOST_COUNTED = 4
 _TRIES = 12
 
@@ -62,24 +61,39 @@ class Clip:
         return set((tokens // block_size).tolist())
 
 
-def make_clip(bank: Sequence[StreamTokens], rng: np.random.Generator, num_tokens: int, num_questions: int) -> Clip:
-    """A clip of `num_tokens` with up to `num_questions` questions."""
+def make_clip(
+    bank: Sequence[StreamTokens],
+    rng: np.random.Generator,
+    num_tokens: int,
+    num_questions: int,
+    *,
+    num_seen: int | None = None,
+    follow_ups: float = 0.15,
+) -> Clip:
+    """A clip of `num_tokens` with up to `num_questions` questions.
+
+    Args:
+        num_seen: questions are about the first so many tokens; None: all of them.
+        follow_ups: share of the number and where questions that say "it", of what the turn before was about.
+    """
     reserve = 1.3
     while True:
-        draft = _draft(bank, rng, num_tokens, reserve)
-        asked = _questions(draft, rng, num_questions)
+        draft = _draft(bank, rng, num_tokens, num_tokens if num_seen is None else num_seen, reserve)
+        asked = _questions(draft, rng, num_questions, follow_ups)
         keep = draft.kept_tokens()[:num_tokens]
         if len(keep) == num_tokens:
             return Clip(features=draft.features[keep], shows=draft.shows[keep, 0], asked=asked)
         reserve *= 2  # what the questions took out left too little
 
 
-def _questions(draft: _Draft, rng: np.random.Generator, num_questions: int) -> tuple[Asked, ...]:
+def _questions(draft: _Draft, rng: np.random.Generator, num_questions: int, follow_ups: float) -> tuple[Asked, ...]:
     asked: list[Asked] = []
     kinds, weights = list(KIND_WEIGHTS), np.array(list(KIND_WEIGHTS.values()))
     for _ in range(3 * num_questions):
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         question = _MAKERS[kind](draft, rng)
+        if question is not None and rng.random() < follow_ups:
+            question = _followed_up(draft, question)
         if question is not None:
             asked.append(question)
         if len(asked) == num_questions:
@@ -132,7 +146,9 @@ class _Draft:
         return f"{COLOURS[self.events['colour'][event]]} {SHAPES[self.events['shape'][event]]}"
 
 
-def _draft(bank: Sequence[StreamTokens], rng: np.random.Generator, num_tokens: int, reserve: float) -> _Draft:
+def _draft(
+    bank: Sequence[StreamTokens], rng: np.random.Generator, num_tokens: int, num_seen: int, reserve: float
+) -> _Draft:
     features, shows, events, partial = [], [], [], []
     total, num_events, at_frame = 0, 0, 0
     while total < num_tokens * reserve + 96:
@@ -156,14 +172,14 @@ def _draft(bank: Sequence[StreamTokens], rng: np.random.Generator, num_tokens: i
         features=np.concatenate(features),
         shows=all_shows,
         events=everything,
-        usable=_within(all_shows[:, 0], len(everything), num_tokens) & ~is_partial,
+        usable=_within(all_shows[:, 0], len(everything), num_seen) & ~is_partial,
         alive=~is_partial,
         locked=np.zeros(len(everything), bool),
     )
 
 
 def _within(shows: npt.NDArray[np.int32], num_events: int, num_tokens: int) -> npt.NDArray[np.bool_]:
-    """Events that have tokens, all of them before `num_tokens`."""
+    """Events that have tokens, all of them among the first `num_tokens`."""
     last = np.full(num_events + 1, -1, np.int64)
     np.maximum.at(last, shows, np.arange(len(shows)))  # -1 lands in the spare place
     return (last[:-1] >= 0) & (last[:-1] < num_tokens)
@@ -201,24 +217,27 @@ def _shape(draft: _Draft, rng: np.random.Generator) -> Asked | None:
 def _about_one(kind: str) -> Callable[[_Draft, np.random.Generator], Asked | None]:
     def make(draft: _Draft, rng: np.random.Generator) -> Asked | None:
         for event in _some(draft, rng):
-            place = int(draft.events["place"][event])
-            if (kind == "number" or place >= 0) and draft.claim([event], _same(draft, event, "colour", "shape")):
-                turns = {
-                    "number": (f"what number was on the {draft.name(event)}", DIGITS[draft.events["digit"][event]])
-                }
-                turns["where"] = (f"where was the {draft.name(event)}", PLACES[place])
-                follow = rng.random() < _FOLLOW_UPS and place >= 0
-                return Asked(kind=kind, turns=_conversation(turns, kind) if follow else (turns[kind],), events=(event,))
+            known = kind == "number" or draft.events["place"][event] >= 0
+            if known and draft.claim([event], _same(draft, event, "colour", "shape")):
+                return Asked(kind=kind, turns=(_turn(draft, kind, event),), events=(event,))
         return None
 
     return make
 
 
-def _conversation(turns: dict[str, tuple[str, str]], kind: str) -> tuple[tuple[str, str], ...]:
-    """The other question first; then the one of `kind` about "it"."""
-    other = "where" if kind == "number" else "number"
-    again = "what number was on it" if kind == "number" else "where was it"
-    return turns[other], (again, turns[kind][1])
+def _turn(draft: _Draft, kind: str, event: int) -> tuple[str, str]:
+    if kind == "number":
+        return f"what number was on the {draft.name(event)}", DIGITS[draft.events["digit"][event]]
+    return f"where was the {draft.name(event)}", PLACES[draft.events["place"][event]]
+
+
+def _followed_up(draft: _Draft, asked: Asked) -> Asked:
+    """The other question about the thing first, then this one about "it"; as it is where there is no other."""
+    if asked.kind not in ("number", "where") or draft.events["place"][asked.events[0]] < 0:
+        return asked
+    first = _turn(draft, "where" if asked.kind == "number" else "number", asked.events[0])
+    again = "what number was on it" if asked.kind == "number" else "where was it"
+    return replace(asked, turns=(first, (again, asked.turns[0][1])))
 
 
 def _yesno(draft: _Draft, rng: np.random.Generator) -> Asked | None:

@@ -31,6 +31,9 @@ IGNORED = -100
 #: Events one question can need.
 _MOST_EVENTS = 4
 
+#: Share of lessons with follow-up questions, and of their questions; apart, for they make all of a lesson's longer.
+_CONVERSATIONS, _FOLLOW_UPS = 0.2, 0.75
+
 #: Cosines are this much sharper in the loss on keys.
 _KEY_SCALE = 20.0
 
@@ -117,15 +120,18 @@ class Lessons:
         clips: list[Clip] = []
         contexts: list[np.ndarray] = []
         chosen: list[list[Asked]] = []
+        follow_ups = _FOLLOW_UPS if rng.random() < _CONVERSATIONS else 0.0
+        whole = shape.context >= shape.blocks
+        num_tokens = shape.blocks * shape.block_size
+        num_seen = num_tokens - (int(rng.integers(0, shape.block_size)) if whole and shape.blocks > 1 else 0)
         while len(clips) < shape.clips:
-            clip = make_clip(self._bank, rng, shape.blocks * shape.block_size, shape.questions)
+            clip = make_clip(self._bank, rng, num_tokens, shape.questions, num_seen=num_seen, follow_ups=follow_ups)
             if clip.asked:
                 blocks, asked = self._context(clip, shape, rng)
                 clips.append(clip)
                 contexts.append(blocks)
                 chosen.append([asked[i % len(asked)] for i in range(shape.questions)])
-        cut = int(rng.integers(0, shape.block_size)) if shape.context == shape.blocks else 0
-        seen = shape.context * shape.block_size - cut
+        seen = num_seen if whole else shape.context * shape.block_size
         return self._lesson(clips, chosen, self._batch(clips, np.stack(contexts), seen, shape))
 
     def _context(self, clip: Clip, shape: Shape, rng: np.random.Generator) -> tuple[np.ndarray, list[Asked]]:

@@ -57,7 +57,7 @@ def _tower(recipe: Recipe, loaded: Loaded, folder: Path, workers: int, note: Not
     parts = {"vision": loaded.model.model.vision_tower, "projector": loaded.model.model.multi_modal_projector}
     if not done.exists():
         note(f"rendering {recipe.pictures} frames")
-        pictures = join(list(render_pictures(recipe.seed, recipe.pictures, recipe.sizes.image, workers=workers)))
+        pictures = join(list(render_pictures(recipe.seed + 1, recipe.pictures, recipe.sizes.image, workers=workers)))
         train_tower(loaded.model, pictures, recipe.tower, recipe.tower_batch, folder, note)
         torch.save({name: part.state_dict() for name, part in parts.items()}, done)
     state = torch.load(done, weights_only=True)

@@ -50,7 +50,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("ask", "Missing argument 'STREAM'"),
         ("ask a q --speed 3", "No such option: --speed"),
         ("ask a q --top-k many", "--top-k"),
-        ("ask a q --top-k 0", "top_k: 0 is not allowed; allowed: 1 to 4096"),
+        ("ask a q --top-k 5000", "top_k: 5000 is not allowed; allowed: 0 to 4096"),
         ("ask a q --top-k 8 --candidates 4", "candidates: 4 is fewer than top_k = 8"),
         ("ask a q --from soon", "--from: 'soon' is not a time"),
         ("ask a q --from 10 --to 5", "ends before it starts"),

@@ -2,58 +2,83 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 from cacheflow_ray.cli.app import run
-from cacheflow_ray.cli.clips import render_clips
-from cacheflow_ray.cli.demo import QUESTIONS
+from cacheflow_ray.cli.cameras import film_cameras, make_asked, make_cameras
 
 Capture = pytest.CaptureFixture[str]
 
 
-def test_the_demo_ends_with_its_summary_and_leaves_two_pictures(tmp_path: Path, capsys: Capture) -> None:
-    assert run(["demo", "--out", str(tmp_path)]) == 0
+def test_the_demo_answers_shows_the_truth_and_leaves_two_pictures(tmp_path: Path, capsys: Capture) -> None:
+    assert run(["demo", "--out", str(tmp_path), "--seconds", "120"]) == 0
     printed = capsys.readouterr()
 
-    assert printed.out.splitlines()[-1].startswith("demo: 2 streams, 320 frames, ")
-    assert "random weights" in printed.out and "mean nothing yet" in printed.out
-    assert all(f"{stream}: {question}" in printed.out for stream, question in QUESTIONS)
+    assert printed.out.splitlines()[-1].startswith("demo: 2 streams, 240 frames, ")
+    assert "random weights" not in printed.out
+    asked = make_asked(make_cameras(120))
+    assert len(asked) == 10
+    for question in asked:
+        assert f"{question.stream}: {question.text}" in printed.out
     for name in ("timeline.png", "evidence.png"):
         with Image.open(tmp_path / name) as picture:
             assert picture.format == "PNG"
 
 
 def test_the_demo_can_be_run_again_and_shows_the_ingest_again(tmp_path: Path, capsys: Capture) -> None:
-    first = shown("--out", str(tmp_path), capsys=capsys)
-    second = shown("--out", str(tmp_path), capsys=capsys)
+    first = shown("--out", str(tmp_path), "--seconds", "120", capsys=capsys)
+    second = shown("--out", str(tmp_path), "--seconds", "120", capsys=capsys)
 
     assert [report["already_complete"] for report in second["streams"]] == [False, False]
     assert [answer["evidence"] for answer in first["answers"]] == [answer["evidence"] for answer in second["answers"]]
     assert all(any(item["kind"] == "retrieved" for item in answer["evidence"]) for answer in second["answers"])
 
 
+def test_the_questions_are_of_every_kind_with_their_truth() -> None:
+    asked = make_asked(make_cameras())
+    assert len(asked) == 10
+    assert sum(question.follows for question in asked) == 1
+    assert sum(question.time_range is not None for question in asked) == 2  # the follow-up stays within its range
+    assert [question.truth for question in asked if not question.shown] == ["no"]  # about a thing never shown
+    assert {question.stream for question in asked} == {"camera-1", "camera-2"}
+
+
+def test_random_weights_are_named(tmp_path: Path, capsys: Capture) -> None:
+    model = "random:tiny-llava-onevision"
+    assert run(["demo", "--out", str(tmp_path), "--seconds", "60", "--model", model]) == 0
+    assert "random weights" in capsys.readouterr().out
+
+
 def test_the_demo_deletes_nothing_in_a_store_of_the_users(tmp_path: Path, capsys: Capture) -> None:
-    clips = render_clips(tmp_path)
-    mine = clips["shapes"].rename(tmp_path / "cards.mp4")
+    mine = filmed(tmp_path).rename(tmp_path / "camera-2.mp4")
     assert run(["ingest", str(mine), "--data", str(tmp_path / "store")]) == 0
 
-    assert run(["demo", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "store")]) != 0
-    assert "'cards' holds another source" in capsys.readouterr().err
+    again = ["demo", "--out", str(tmp_path / "out"), "--data", str(tmp_path / "store"), "--seconds", "60"]
+    assert run(again) != 0
+    assert "'camera-2' holds another source" in capsys.readouterr().err
 
 
 def test_the_demo_takes_a_video_and_a_question(tmp_path: Path, capsys: Capture) -> None:
-    video = render_clips(tmp_path)["cards"].rename(tmp_path / "my clip.mp4")
+    video = filmed(tmp_path).rename(tmp_path / "my clip.mp4")
 
-    told = shown("--video", str(video), "--ask", "Which card?", "--out", str(tmp_path / "out"), capsys=capsys)
+    told = shown("--video", str(video), "--ask", "which card", "--out", str(tmp_path / "out"), capsys=capsys)
 
     assert [report["stream"] for report in told["streams"]] == ["my-clip"]
-    assert [answer["question"] for answer in told["answers"]] == ["Which card?"]
+    assert [(answer["question"], answer["truth"]) for answer in told["answers"]] == [("which card", None)]
 
 
-def shown(*args: str, capsys: Capture) -> dict[str, list[dict[str, object]]]:
+def filmed(folder: Path) -> Path:
+    """A minute of the first camera."""
+    cameras = dict(list(make_cameras(60).items())[:1])
+    (path,) = film_cameras(cameras, folder, lambda what: lambda done, total: None).values()
+    return path
+
+
+def shown(*args: str, capsys: Capture) -> dict[str, list[dict[str, Any]]]:
     capsys.readouterr()
     assert run(["demo", *args, "--json"]) == 0
-    told: dict[str, list[dict[str, object]]] = json.loads(capsys.readouterr().out)
+    told: dict[str, list[dict[str, Any]]] = json.loads(capsys.readouterr().out)
     return told

@@ -102,3 +102,11 @@ def test_blocks_of_a_question_hold_its_tokens() -> None:
         inside = np.isin(np.arange(160) // 16, list(blocks))
         assert set(asked.events) <= set(clip.shows[inside].tolist())
         assert not np.isin(clip.shows[~inside], asked.events).any()
+
+
+def test_questions_are_about_what_is_seen() -> None:
+    for seed in range(25):
+        clip = make_clip(bank(), np.random.default_rng(seed), 96, 8, num_seen=70)
+        assert len(clip.shows) == 96
+        for asked in clip.asked:
+            assert not np.isin(clip.shows[70:], asked.events).any()
