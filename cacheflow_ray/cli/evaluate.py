@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacheflow_ray.cli import needle
+from cacheflow_ray.cli import drop_study, index_study, needle
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output
@@ -105,6 +105,8 @@ def register(app: typer.Typer) -> None:
         flattened(benchmark)
     )
     needle.register(group)
+    index_study.register(group)
+    drop_study.register(group)
     app.add_typer(group, name="eval")
 
 

@@ -61,10 +61,10 @@ class Measured:
         settings = StreamSettings.model_validate({key: value for key, value in given.items() if value is not None})
         names = tuple(METHODS) if self.methods is None else tuple(part.strip() for part in self.methods.split(","))
         return NeedlePlan(
-            frames=_numbers("frames", self.frames),
+            frames=numbers("frames", self.frames),
             methods=names,
-            top_k=_numbers("top-k", self.top_k),
-            seeds=None if self.seeds is None else _numbers("seeds", self.seeds, least=0),
+            top_k=numbers("top-k", self.top_k),
+            seeds=None if self.seeds is None else numbers("seeds", self.seeds, least=0),
             questions=self.questions,
             settings=recommended.stream_settings(settings),
             ask=recommended.ask_options(None),
@@ -109,9 +109,9 @@ def tell(rows: Sequence[Row], output: Output) -> None:
     )
     lines = [
         (
-            str(row.frames), str(row.top_k), row.method, _percent(row.accuracy),
-            f"{_percent(row.ci[0])}-{_percent(row.ci[1])}", *(_percent(row.by_kind.get(kind)) for kind in kinds),
-            _percent(row.recall), f"{row.tokens_attended:.0f}", _percent(row.drop_rate),
+            str(row.frames), str(row.top_k), row.method, percent(row.accuracy),
+            f"{percent(row.ci[0])}-{percent(row.ci[1])}", *(percent(row.by_kind.get(kind)) for kind in kinds),
+            percent(row.recall), f"{row.tokens_attended:.0f}", percent(row.drop_rate),
             f"{row.index_bytes_per_block:.0f}", f"{row.ms:.1f}", str(row.n),
         )
         for row in rows
@@ -119,11 +119,11 @@ def tell(rows: Sequence[Row], output: Output) -> None:
     output.table({name: "left" if name == "method" else "right" for name in columns}, lines)
 
 
-def _percent(share: float | None) -> str:
+def percent(share: float | None) -> str:
     return "-" if share is None else f"{100 * share:.1f}"
 
 
-def _numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
+def numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
     """Raises InvalidConfig."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
