@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cacheflow_ray.cli.inspect import write_picture
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, to_json
 from cacheflow_ray.errors import InvalidConfig
@@ -19,9 +21,9 @@ if TYPE_CHECKING:
 
 EPILOG = """Examples:
 
-$ cacheflow eval needle --model world-model/ --frames 64,256
+$ cacheflow eval needle --frames 64,256 --plot needle.png
 
-$ cacheflow eval needle --model world-model/ --methods oracle,rekv,ours --top-k 4,8 --questions 2000 --json
+$ cacheflow eval needle --checkpoint bundled:world-free --methods oracle,rekv,ours --top-k 4,8 --questions 2000 --json
 
 What is asked about is coloured shapes and numbered cards: a model that was not trained on them is at chance."""
 
@@ -77,7 +79,14 @@ def register(group: typer.Typer) -> None:
     )
 
 
-def needle(measured: Measured, model: ModelChoice, as_json: Json = False) -> None:
+def needle(
+    measured: Measured,
+    model: ModelChoice,
+    picture: Annotated[
+        Path | None, typer.Option("--plot", metavar="PNG", help="Draw accuracy over length into this file.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     from cacheflow_ray.config import Defaults
     from cacheflow_ray.eval.needle.rows import make_rows
     from cacheflow_ray.eval.needle.run import load, run_needle
@@ -87,7 +96,11 @@ def needle(measured: Measured, model: ModelChoice, as_json: Json = False) -> Non
     loaded = load(model.name(defaults), model.options(defaults))
     rows = make_rows(run_needle(loaded, measured.plan(loaded.recommended), note=output.note))
     tell(rows, output)
-    output.result({"model": loaded.name, "rows": [to_json(row) for row in rows]})
+    if picture is not None:
+        from cacheflow_ray.cli.needle_plot import plot
+
+        write_picture(picture, plot(rows, f"{loaded.name}: questions about the synthetic world"))
+    output.result({"model": loaded.name, "rows": [to_json(row) for row in rows], "picture": picture})
 
 
 def tell(rows: Sequence[Row], output: Output) -> None:

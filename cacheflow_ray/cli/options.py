@@ -44,6 +44,7 @@ class ModelChoice:
         str | None,
         typer.Option(
             "--model",
+            "--checkpoint",
             metavar="M",
             rich_help_panel="Model",
             help="Local folder, Hugging Face name, or random:<preset> for random weights.",

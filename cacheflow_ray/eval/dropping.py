@@ -140,13 +140,13 @@ def _likeness(features: Tensor, keep: Tensor) -> Tensor:
 def clip_rows(model: VideoModel, plan: DropPlan, note: Note) -> Iterator[ClipRow]:
     """One row per setting and clip."""
     for settings in plan.settings():
-        with tempfile.TemporaryDirectory(prefix="cacheflow-drop-") as place:
-            with VideoMemory.open(place, model=model) as memory:
-                for clip in plan.clips:
-                    report = memory.ingest(clip, stream=clip.stem, settings=settings)
-                    yield ClipRow(
-                        settings=settings, clip=clip.name, frames=report.frames, keep_rate=report.keep_rate
-                    )  # fmt: skip
+        with (
+            tempfile.TemporaryDirectory(prefix="cacheflow-drop-") as place,
+            VideoMemory.open(place, model=model) as memory,
+        ):
+            for clip in plan.clips:
+                report = memory.ingest(clip, stream=clip.stem, settings=settings)
+                yield ClipRow(settings=settings, clip=clip.name, frames=report.frames, keep_rate=report.keep_rate)
         note(f"clips: {describe(settings)}")
 
 
