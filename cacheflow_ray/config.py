@@ -19,6 +19,9 @@ DEFAULT_MODEL = "random:tiny-llava-onevision"
 
 DEFAULT_DATA = Path("cacheflow-data")
 
+#: What a checkpoint recommends, beside its weights.
+RECOMMENDED = "cacheflow.json"
+
 #: Candidates each ranking brings to the merge, as a multiple of `top_k` (lists cut at K make the consensus a no-op).
 CANDIDATES_PER_BLOCK = 4
 
@@ -122,7 +125,7 @@ class AskOptions(Section):
 
 
 class Recommended(Section):
-    """What a checkpoint was made for: `cacheflow.json` beside its weights. Holds where the user sets nothing else.
+    """What a checkpoint was made for, the file RECOMMENDED beside its weights. Holds where the user sets nothing else.
 
     Raises:
         InvalidConfig: an unknown key or a bad value.

@@ -10,6 +10,7 @@ import typer
 from cacheflow_ray.cli.needle import percent
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, to_json
+from cacheflow_ray.errors import InvalidConfig
 
 EPILOG = """Examples:
 
@@ -31,6 +32,7 @@ def dropping(
     questions: Annotated[
         int, typer.Option("--questions", metavar="N", min=1, help="At least so many per setting.")
     ] = 300,
+    taus: Annotated[str, typer.Option("--tau", metavar="T,...", help="Thresholds.")] = "0.2,0.3,0.5,0.7,0.8,0.9,0.95",
     clips: Annotated[
         Path | None, typer.Option("--clips", metavar="DIR", help="Folder of videos whose keep rates are shown, too.")
     ] = None,
@@ -43,7 +45,9 @@ def dropping(
     defaults = Defaults.from_environment()
     loaded = study.load(model.name(defaults), model.options(defaults))
     found = () if clips is None else tuple(study.videos_in(clips))
-    plan = study.DropPlan(frames=frames, questions=questions, clips=found, recommended=loaded.recommended)
+    plan = study.DropPlan(
+        taus=_thresholds(taus), frames=frames, questions=questions, clips=found, recommended=loaded.recommended
+    )
 
     world = list(study.world_rows(loaded, plan, output.note))
     output.say(f"\nworld: {frames} frames, {world[0].n} questions", style="bold")
@@ -82,3 +86,11 @@ def dropping(
         )
     tables = {"world": world, "drift": drift, "clips": kept}
     output.result({"model": loaded.name, **{name: to_json(rows) for name, rows in tables.items()}})
+
+
+def _thresholds(text: str) -> tuple[float, ...]:
+    """Raises InvalidConfig."""
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise InvalidConfig(f"tau: {text!r} is not allowed; allowed: numbers with commas", key="tau") from None

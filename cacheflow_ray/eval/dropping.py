@@ -43,7 +43,7 @@ class DropPlan:
         recommended: what the model recommends; each setting changes only how it drops.
     """
 
-    taus: tuple[float, ...] = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+    taus: tuple[float, ...]
     frames: int = 256
     questions: int = 300
     gates: tuple[float, ...] = (2.0, 4.0, 8.0)

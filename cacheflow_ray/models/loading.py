@@ -11,7 +11,7 @@ import transformers as hf
 from transformers.utils import cached_file
 from transformers.video_processing_utils import BaseVideoProcessor
 
-from cacheflow_ray.config import ModelOptions, Recommended
+from cacheflow_ray.config import RECOMMENDED, ModelOptions, Recommended
 from cacheflow_ray.errors import ModelError, ModelLoadError, UnsupportedModel
 from cacheflow_ray.models.family import Family, Loaded
 from cacheflow_ray.models.llava_onevision import llava_onevision
@@ -31,9 +31,6 @@ RANDOM, BUNDLED = "random:", "bundled:"
 
 #: A folder per bundled model.
 CHECKPOINTS = Path(__file__).parent / "checkpoints"
-
-#: What a checkpoint recommends, beside its weights.
-RECOMMENDED = "cacheflow.json"
 
 
 def load_model(name: str, options: ModelOptions | None = None) -> VideoModel:

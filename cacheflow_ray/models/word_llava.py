@@ -13,6 +13,7 @@ import transformers as hf
 from tokenizers import AddedToken, Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 
+from cacheflow_ray.config import RECOMMENDED, Recommended
 from cacheflow_ray.models.family import Loaded
 
 #: Special tokens, behind the words in the vocabulary.
@@ -103,10 +104,16 @@ def build_word_llava(words: Sequence[str], sizes: Sizes, *, seed: int) -> Loaded
     return Loaded(model=model.eval(), tokenizer=tokenizer, processor=processor)
 
 
-def save_checkpoint(loaded: Loaded, folder: Path) -> None:
-    """Write a folder `from_pretrained` reads: weights (safetensors), configuration, tokenizer, processor."""
+def save_checkpoint(loaded: Loaded, folder: Path, recommended: Recommended | None = None) -> None:
+    """Write a folder `from_pretrained` reads: weights (safetensors), configuration, tokenizer, processor.
+
+    Args:
+        recommended: written beside them, for this package to read.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     loaded.model.save_pretrained(folder)
     loaded.tokenizer.save_pretrained(folder)
     # The library's own class insists on torchvision to write this.
     (folder / "preprocessor_config.json").write_text(json.dumps(dict(loaded.processor), indent=2))
+    if recommended is not None:
+        (folder / RECOMMENDED).write_text(recommended.model_dump_json(indent=2, exclude_unset=True) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from cacheflow_ray.config import AskOptions, Recommended, StreamSettings
 from cacheflow_ray.models.word_llava import Sizes
 from cacheflow_ray.training.bank import BankPlan
 from cacheflow_ray.training.loop import Schedule
@@ -14,6 +15,13 @@ TAU = (0.3, 0.9)
 
 #: First seeds. What is evaluated has seeds below all of them.
 TRAIN_SEED, EXAM_SEED = 1_000_000, 2_000_000
+
+
+#: What the model is used with where the user says nothing else; blocks and window are those it is trained with.
+RECOMMENDED = Recommended(
+    stream=StreamSettings(tau=0.7, block_size=16, window_blocks=4, summary="recurrent4"),
+    ask=AskOptions(top_k=8, max_new_tokens=8),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +35,7 @@ class Recipe:
         free: the language model without any loss on keys, queries or attention.
         taught: goes on from `free` with those losses; the shipped one.
         seed: of weights and pictures.
+        recommended: written beside both checkpoints.
     """
 
     sizes: Sizes = field(default_factory=Sizes)
@@ -38,6 +47,7 @@ class Recipe:
     free: ReaderPlan
     taught: ReaderPlan
     seed: int = 0
+    recommended: Recommended = RECOMMENDED
 
 
 #: From one event to read, over few to tell apart, to many: matching a question with its event is learned where there

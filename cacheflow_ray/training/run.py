@@ -48,7 +48,7 @@ def run(recipe: Recipe, out: Path, *, note: Note, workers: int | None = None) ->
         note(f"language model ({name}): training")
         _reader(loaded, bank, exams, plan, out / name, note)
         made[name] = out / "checkpoints" / name
-        save_checkpoint(loaded, made[name])
+        save_checkpoint(loaded, made[name], recipe.recommended)
     return made
 
 

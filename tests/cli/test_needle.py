@@ -6,17 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from cacheflow_ray.cli.app import run
-from cacheflow_ray.models.word_llava import Sizes, build_word_llava, save_checkpoint
-from cacheflow_ray.world import vocabulary
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("words")
-    save_checkpoint(build_word_llava(vocabulary(), Sizes(layers=2), seed=0), folder)
-    return folder
 
 
 def test_rows_as_json_and_as_a_table(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -42,3 +34,11 @@ def test_what_makes_no_sense_is_refused(
 ) -> None:
     assert run(["eval", "needle", "--model", str(checkpoint), option, value]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_the_plot_is_a_picture(checkpoint: Path, tmp_path: Path) -> None:
+    asked = ["eval", "needle", "--checkpoint", str(checkpoint), "--frames", "32,48", "--seeds", "3"]
+    picture = tmp_path / "needle.png"
+    assert run([*asked, "--methods", "blind,sliding-window", "--plot", str(picture)]) == 0
+    with Image.open(picture) as opened:
+        assert opened.format == "PNG" and opened.width > 800
