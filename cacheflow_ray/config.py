@@ -14,8 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.types import TimeRange
 
-#: 'random:<preset>' builds the named architecture with random weights; anything else is a name or path of weights.
-DEFAULT_MODEL = "random:tiny-llava-onevision"
+#: 'bundled:<name>' is in the package, 'random:<preset>' the named architecture with random weights; anything else is a
+#: name or path of weights.
+DEFAULT_MODEL = "bundled:world"
 
 DEFAULT_DATA = Path("cacheflow-data")
 
@@ -171,7 +172,7 @@ class Defaults(BaseSettings):
 
     Args:
         data: folder of the store.
-        model: 'random:<preset>', a name on the Hugging Face hub, or a local folder.
+        model: 'bundled:<name>', 'random:<preset>', a name on the Hugging Face hub, or a local folder.
         device, dtype, attention: as in `ModelOptions`.
     """
 

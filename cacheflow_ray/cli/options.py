@@ -47,7 +47,7 @@ class ModelChoice:
             "--checkpoint",
             metavar="M",
             rich_help_panel="Model",
-            help="Local folder, Hugging Face name, or random:<preset> for random weights.",
+            help="Local folder, Hugging Face name, bundled:<name>, or random:<preset>. Default: bundled:world.",
         ),
     ] = None
     device: Annotated[

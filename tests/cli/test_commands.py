@@ -15,10 +15,10 @@ import pytest
 from PIL import Image
 
 from cacheflow_ray.cli.app import run
-from cacheflow_ray.cli.clips import SECONDS, film, paint_cards, paint_shapes, render_clips
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.media import write_video
 from memory_store.errors import StoreError
+from tests.cli.clips import SECONDS, film, paint_cards, paint_shapes, render_clips
 
 Capture = pytest.CaptureFixture[str]
 
