@@ -6,7 +6,7 @@ tokens of the event, as if it had never happened. So every clip is new, however 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,26 +69,30 @@ def make_clip(
     *,
     num_seen: int | None = None,
     follow_ups: float = 0.15,
+    kind_weights: Mapping[str, float] = KIND_WEIGHTS,
 ) -> Clip:
     """A clip of `num_tokens` with up to `num_questions` questions.
 
     Args:
         num_seen: questions are about the first so many tokens; None: all of them.
+        kind_weights: how often each kind is asked, relative to the others.
         follow_ups: share of the number and where questions that say "it", of what the turn before was about.
     """
     reserve = 1.3
     while True:
         draft = _draft(bank, rng, num_tokens, num_tokens if num_seen is None else num_seen, reserve)
-        asked = _questions(draft, rng, num_questions, follow_ups)
+        asked = _questions(draft, rng, num_questions, follow_ups, kind_weights)
         keep = draft.kept_tokens()[:num_tokens]
         if len(keep) == num_tokens:
             return Clip(features=draft.features[keep], shows=draft.shows[keep, 0], asked=asked)
         reserve *= 2  # what the questions took out left too little
 
 
-def _questions(draft: _Draft, rng: np.random.Generator, num_questions: int, follow_ups: float) -> tuple[Asked, ...]:
+def _questions(
+    draft: _Draft, rng: np.random.Generator, num_questions: int, follow_ups: float, kind_weights: Mapping[str, float]
+) -> tuple[Asked, ...]:
     asked: list[Asked] = []
-    kinds, weights = list(KIND_WEIGHTS), np.array(list(KIND_WEIGHTS.values()))
+    kinds, weights = list(kind_weights), np.array(list(kind_weights.values()))
     for _ in range(3 * num_questions):
         kind = kinds[int(rng.choice(len(kinds), p=weights / weights.sum()))]
         question = _MAKERS[kind](draft, rng)

@@ -9,7 +9,7 @@ the token that answers must attend to them in the middle.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from cacheflow_ray.models import Turn
 from cacheflow_ray.models.family import Loaded
 from cacheflow_ray.models.prompt import Prompt
 from cacheflow_ray.training.bank import StreamTokens
-from cacheflow_ray.training.clips import Asked, Clip, make_clip
+from cacheflow_ray.training.clips import KIND_WEIGHTS, Asked, Clip, make_clip
 from cacheflow_ray.training.forward import Batch, Reader, Traced
 from cacheflow_ray.training.loop import Note, Schedule, train
 
@@ -65,6 +65,7 @@ class ReaderPlan:
         curriculum: (share of the steps, shapes); within a stage every step takes one of the shapes at random.
         key_weight, mass_weight: of the losses on keys and on attention; 0 leaves them out.
         seed: of clips.
+        kind_weights: how often each kind of question is asked.
     """
 
     schedule: Schedule
@@ -72,6 +73,7 @@ class ReaderPlan:
     key_weight: float
     mass_weight: float
     seed: int
+    kind_weights: Mapping[str, float] = field(default_factory=lambda: KIND_WEIGHTS)
 
     def shape_at(self, step: int) -> Shape:
         """The shape of a step's batch."""
@@ -108,10 +110,17 @@ class Lessons:
 
     Args:
         prompt, tokenizer: of the model.
+        kind_weights: how often each kind of question is asked.
     """
 
-    def __init__(self, bank: Sequence[StreamTokens], prompt: Prompt, tokenizer: Any) -> None:
-        self._bank, self._prompt = bank, prompt
+    def __init__(
+        self,
+        bank: Sequence[StreamTokens],
+        prompt: Prompt,
+        tokenizer: Any,
+        kind_weights: Mapping[str, float] = KIND_WEIGHTS,
+    ) -> None:
+        self._bank, self._prompt, self._weights = bank, prompt, kind_weights
         self._id = {word: int(number) for word, number in tokenizer.get_vocab().items()}
         self._end = int(tokenizer.eos_token_id)
 
@@ -125,7 +134,15 @@ class Lessons:
         num_tokens = shape.blocks * shape.block_size
         num_seen = num_tokens - (int(rng.integers(0, shape.block_size)) if whole and shape.blocks > 1 else 0)
         while len(clips) < shape.clips:
-            clip = make_clip(self._bank, rng, num_tokens, shape.questions, num_seen=num_seen, follow_ups=follow_ups)
+            clip = make_clip(
+                self._bank,
+                rng,
+                num_tokens,
+                shape.questions,
+                num_seen=num_seen,
+                follow_ups=follow_ups,
+                kind_weights=self._weights,
+            )
             if clip.asked:
                 blocks, asked = self._context(clip, shape, rng)
                 clips.append(clip)
@@ -218,7 +235,7 @@ def train_reader(
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
         part.requires_grad_(False)
     reader = Reader(model, prompt.prefix_ids)
-    lessons = Lessons(bank, prompt, loaded.tokenizer)
+    lessons = Lessons(bank, prompt, loaded.tokenizer, plan.kind_weights)
     exams = Lessons(held_out, prompt, loaded.tokenizer)
 
     def loss_of(step: int) -> Mapping[str, Tensor]:
