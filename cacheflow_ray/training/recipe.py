@@ -93,7 +93,7 @@ FULL = Recipe(
     ),
     taught=ReaderPlan(
         schedule=Schedule(steps=2000, rate=1.5e-3, warm_up=50, evaluate_every=100),
-        curriculum=((0.1, _FEW), (0.2, _SOME), (0.25, _MANY), (0.45, _LONG)),
+        curriculum=((0.15, (*_TWO, *_FEW)), (0.25, _SOME), (0.25, _MANY), (0.35, _LONG)),
         key_weight=0.3,
         mass_weight=0.5,
         seed=3,
