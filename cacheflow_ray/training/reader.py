@@ -57,31 +57,49 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """A part of the training.
+
+    Args:
+        share: of the steps.
+        shapes: every step takes one of them at random.
+        kind_weights: how often each kind of question is asked, relative to the others.
+    """
+
+    share: float
+    shapes: tuple[Shape, ...]
+    kind_weights: Mapping[str, float] = field(default_factory=lambda: KIND_WEIGHTS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReaderPlan:
     """How a language model is trained.
 
     Args:
         schedule: steps and rates.
-        curriculum: (share of the steps, shapes); within a stage every step takes one of the shapes at random.
+        curriculum: stages in order.
         key_weight, mass_weight: of the losses on keys and on attention; 0 leaves them out.
         seed: of clips.
-        kind_weights: how often each kind of question is asked.
     """
 
     schedule: Schedule
-    curriculum: tuple[tuple[float, tuple[Shape, ...]], ...]
+    curriculum: tuple[Stage, ...]
     key_weight: float
     mass_weight: float
     seed: int
-    kind_weights: Mapping[str, float] = field(default_factory=lambda: KIND_WEIGHTS)
+
+    def stage_at(self, step: int) -> Stage:
+        """The stage a step belongs to."""
+        at, until = step / self.schedule.steps, 0.0
+        for stage in self.curriculum:
+            until += stage.share
+            if at < until:
+                break
+        return stage
 
     def shape_at(self, step: int) -> Shape:
         """The shape of a step's batch."""
-        at, until = step / self.schedule.steps, 0.0
-        for share, shapes in self.curriculum:  # noqa: B007
-            until += share
-            if at < until:
-                break
+        shapes = self.stage_at(step).shapes
         return shapes[int(np.random.default_rng((self.seed, 71, step)).integers(len(shapes)))]
 
 
@@ -110,21 +128,14 @@ class Lessons:
 
     Args:
         prompt, tokenizer: of the model.
-        kind_weights: how often each kind of question is asked.
     """
 
-    def __init__(
-        self,
-        bank: Sequence[StreamTokens],
-        prompt: Prompt,
-        tokenizer: Any,
-        kind_weights: Mapping[str, float] = KIND_WEIGHTS,
-    ) -> None:
-        self._bank, self._prompt, self._weights = bank, prompt, kind_weights
+    def __init__(self, bank: Sequence[StreamTokens], prompt: Prompt, tokenizer: Any) -> None:
+        self._bank, self._prompt = bank, prompt
         self._id = {word: int(number) for word, number in tokenizer.get_vocab().items()}
         self._end = int(tokenizer.eos_token_id)
 
-    def make(self, rng: np.random.Generator, shape: Shape) -> Lesson:
+    def make(self, rng: np.random.Generator, shape: Shape, kind_weights: Mapping[str, float] = KIND_WEIGHTS) -> Lesson:
         """A lesson of that shape."""
         clips: list[Clip] = []
         contexts: list[np.ndarray] = []
@@ -141,7 +152,7 @@ class Lessons:
                 shape.questions,
                 num_seen=num_seen,
                 follow_ups=follow_ups,
-                kind_weights=self._weights,
+                kind_weights=kind_weights,
             )
             if clip.asked:
                 blocks, asked = self._context(clip, shape, rng)
@@ -235,15 +246,16 @@ def train_reader(
     for part in (model.model.vision_tower, model.model.multi_modal_projector):
         part.requires_grad_(False)
     reader = Reader(model, prompt.prefix_ids)
-    lessons = Lessons(bank, prompt, loaded.tokenizer, plan.kind_weights)
+    lessons = Lessons(bank, prompt, loaded.tokenizer)
     exams = Lessons(held_out, prompt, loaded.tokenizer)
 
     def loss_of(step: int) -> Mapping[str, Tensor]:
-        lesson = lessons.make(np.random.default_rng((plan.seed, 72, step)), plan.shape_at(step))
+        rng, weights = np.random.default_rng((plan.seed, 72, step)), plan.stage_at(step).kind_weights
+        lesson = lessons.make(rng, plan.shape_at(step), weights)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             return losses(reader, lesson, plan)
 
-    exam = plan.curriculum[-1][1][0]
+    exam = plan.curriculum[-1].shapes[0]
 
     def evaluate() -> Mapping[str, float]:
         return examine(reader, exams, exam)

@@ -8,7 +8,7 @@ from cacheflow_ray.config import AskOptions, Recommended, StreamSettings
 from cacheflow_ray.models.word_llava import Sizes
 from cacheflow_ray.training.bank import BankPlan
 from cacheflow_ray.training.loop import Schedule
-from cacheflow_ray.training.reader import ReaderPlan, Shape
+from cacheflow_ray.training.reader import ReaderPlan, Shape, Stage
 
 #: Thresholds the language model meets in training: what is dropped differs from stream to stream.
 TAU = (0.3, 0.9)
@@ -75,8 +75,9 @@ _LONG = (
     Shape(clips=8, blocks=4, context=4, questions=14, block_size=196, window=1),
 )
 
-#: More of what is learned late: colours come first by far.
-_STRUGGLING = {"color": 0.5, "shape": 1.1, "number": 1.3, "where": 1.3, "yesno": 1.3, "order": 1.0, "count": 1.0}
+#: More of what is learned late, and then of what is learned last: of several events, not one.
+_LATE = {"color": 0.5, "shape": 1.1, "number": 1.3, "where": 1.3, "yesno": 1.3, "order": 1.0, "count": 1.0}
+_LAST = {"color": 0.5, "shape": 0.8, "number": 1.1, "where": 0.7, "yesno": 0.8, "order": 2.2, "count": 2.2}
 
 FULL = Recipe(
     pictures=98_304,
@@ -86,18 +87,29 @@ FULL = Recipe(
     exam_bank=BankPlan(seed=EXAM_SEED, streams=40, frames=192, tau=TAU, side=112),
     free=ReaderPlan(
         schedule=Schedule(steps=3200, rate=1.5e-3, warm_up=50, evaluate_every=100),
-        curriculum=((0.1, _ONE), (0.11, _TWO), (0.14, _FEW), (0.2, _SOME), (0.2, _MANY), (0.25, _LONG)),
+        curriculum=(
+            Stage(share=0.1, shapes=_ONE),
+            Stage(share=0.11, shapes=_TWO),
+            Stage(share=0.14, shapes=_FEW),
+            Stage(share=0.2, shapes=_SOME),
+            Stage(share=0.2, shapes=_MANY),
+            Stage(share=0.25, shapes=_LONG),
+        ),
         key_weight=0.0,
         mass_weight=0.0,
         seed=2,
     ),
     taught=ReaderPlan(
         schedule=Schedule(steps=2000, rate=1.5e-3, warm_up=50, evaluate_every=100),
-        curriculum=((0.15, (*_TWO, *_FEW)), (0.25, _SOME), (0.25, _MANY), (0.35, _LONG)),
+        curriculum=(
+            Stage(share=0.15, shapes=(*_TWO, *_FEW), kind_weights=_LATE),
+            Stage(share=0.25, shapes=_SOME, kind_weights=_LATE),
+            Stage(share=0.25, shapes=_MANY, kind_weights=_LATE),
+            Stage(share=0.35, shapes=_LONG, kind_weights=_LAST),
+        ),
         key_weight=0.3,
         mass_weight=0.5,
         seed=3,
-        kind_weights=_STRUGGLING,
     ),
 )
 
@@ -112,14 +124,14 @@ QUICK = Recipe(
     exam_bank=BankPlan(seed=EXAM_SEED, streams=4, frames=96, tau=TAU, side=112),
     free=ReaderPlan(
         schedule=Schedule(steps=3, rate=1e-3, evaluate_every=3),
-        curriculum=((1.0, _TINY),),
+        curriculum=(Stage(share=1.0, shapes=_TINY),),
         key_weight=0.0,
         mass_weight=0.0,
         seed=2,
     ),
     taught=ReaderPlan(
         schedule=Schedule(steps=3, rate=1e-3, evaluate_every=3),
-        curriculum=((1.0, _TINY),),
+        curriculum=(Stage(share=1.0, shapes=_TINY),),
         key_weight=0.3,
         mass_weight=0.3,
         seed=3,
