@@ -32,7 +32,7 @@ Attention = Literal["sdpa", "eager"]
 BlockSize = Annotated[int | None, Field(ge=1, le=65536, description="1 to 65536, or None")]
 WindowBlocks = Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")]
 Reference = Literal["previous", "last_kept"]
-MergeRule = Literal["consensus", "rrf", "interleave", "last"]
+MergeRule = Literal["consensus", "rrf", "interleave", "last", "first"]
 
 
 class Section(BaseModel):

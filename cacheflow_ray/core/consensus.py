@@ -16,7 +16,7 @@ from cacheflow_ray.types import Hit
 
 #: Blocks of one layer or head, best first, each block once.
 Ranking: TypeAlias = Sequence[Hit]
-MergeRule: TypeAlias = Literal["consensus", "rrf", "interleave", "last"]
+MergeRule: TypeAlias = Literal["consensus", "rrf", "interleave", "last", "first"]
 
 #: Constant of reciprocal-rank fusion: 1 / (60 + rank), Cormack et al. 2009.
 RRF_K: Final = 60
@@ -32,6 +32,7 @@ def merge(
         rrf         all blocks by reciprocal-rank fusion
         interleave  last's best, first's best, last's second, ...
         last        `last` alone
+        first       `first` alone
     Equal fusion scores: the better rank in `last` wins.
 
     Args:
@@ -139,9 +140,14 @@ def _last(first: _Ranks, last: _Ranks) -> list[int]:
     return list(last)
 
 
+def _first(first: _Ranks, last: _Ranks) -> list[int]:
+    return list(first)
+
+
 _ORDERS: Final[Mapping[str, Callable[[_Ranks, _Ranks], list[int]]]] = {
     "consensus": _consensus,
     "rrf": _rrf,
     "interleave": _interleave,
     "last": _last,
+    "first": _first,
 }

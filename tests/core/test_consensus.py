@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from cacheflow_ray.core.consensus import MergeRule, Ranking, merge, stop_early, vote_ranking
 from cacheflow_ray.types import Hit
 
-RULES: list[MergeRule] = ["consensus", "rrf", "interleave", "last"]
+RULES: list[MergeRule] = ["consensus", "rrf", "interleave", "last", "first"]
 rules = st.sampled_from(RULES)
 rankings = st.lists(st.integers(0, 25), unique=True, max_size=20).map(lambda blocks: ranked(*blocks))
 
@@ -30,6 +30,7 @@ def blocks_of(ranking: Ranking) -> list[int]:
         ("rrf", [4, 2, 1, 8, 3, 9]),  # equal at rank 3: last's first
         ("interleave", [1, 4, 2, 8, 3, 9]),
         ("last", [1, 2, 3, 4]),
+        ("first", [4, 8, 9, 2]),
     ],
 )
 def test_worked_example(rule: MergeRule, expected: list[int]) -> None:
@@ -43,7 +44,8 @@ def test_worked_example(rule: MergeRule, expected: list[int]) -> None:
 @given(rankings, rankings, st.integers(0, 30), rules)
 def test_exactly_k_blocks_none_twice_all_from_the_lists(first: Ranking, last: Ranking, k: int, rule: MergeRule) -> None:
     merged = blocks_of(merge(first, last, k, rule))
-    known = set(blocks_of(last)) | (set() if rule == "last" else set(blocks_of(first)))
+    rankings = {"last": [last], "first": [first]}.get(rule, [first, last])
+    known = {block for ranking in rankings for block in blocks_of(ranking)}
     assert len(merged) == min(k, len(known))
     assert len(set(merged)) == len(merged)
     assert set(merged) <= known

@@ -66,7 +66,7 @@ def test_a_range_without_video_is_refused(backend: Backend, opened: OpenedStream
 
 
 @pytest.mark.parametrize("ranking", ["mean", "votes"])
-@pytest.mark.parametrize("merge", ["consensus", "rrf", "interleave", "last"])
+@pytest.mark.parametrize("merge", ["consensus", "rrf", "interleave", "last", "first"])
 def test_all_rules_give_k_blocks_of_the_scope(backend: Backend, opened: OpenedStream, ranking: str, merge: str) -> None:
     options = AskOptions.model_validate({"top_k": 5, "ranking": ranking, "merge": merge})
     suffix = backend.model.prompt.suffix([Turn(question="what moves?")])

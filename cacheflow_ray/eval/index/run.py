@@ -8,7 +8,17 @@ from dataclasses import dataclass
 from cacheflow_ray.config import ModelOptions, StreamSettings
 from cacheflow_ray.eval.index.corpus import Searched, gather
 from cacheflow_ray.eval.index.scorers import VECTORS
-from cacheflow_ray.eval.index.study import Measured, Way, layer_choices, measure, merges, query_forms, stops, summaries
+from cacheflow_ray.eval.index.study import (
+    TOP_K,
+    Measured,
+    Way,
+    layer_choices,
+    measure,
+    merges,
+    query_forms,
+    stops,
+    summaries,
+)
 from cacheflow_ray.models import VideoModel, load_model
 
 Note = Callable[[str], None]
@@ -58,8 +68,8 @@ def run_index(model: VideoModel, plan: IndexPlan, *, note: Note) -> Iterator[Tab
         for frames in plan.frames:
             corpus = gather(model, frames, plan.streams, settings, per_kind=plan.per_kind, note=note)
             corpus = [stream for stream in corpus if stream.keys.shape[1] and stream.asked]
-            if not corpus:
-                note(f"{frames} frames fill no block of {block_size} tokens: left out")
+            if not corpus or min(stream.keys.shape[1] for stream in corpus) < 2 * max(TOP_K):
+                note(f"{frames} frames fill too few blocks of {block_size} tokens to choose among: left out")
                 continue
             for question, rows in _tables(corpus, model.encoder.num_layers, plan):
                 yield Table(question=question, frames=frames, block_size=block_size, rows=tuple(rows))

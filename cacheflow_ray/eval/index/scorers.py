@@ -78,6 +78,7 @@ VECTORS: Final[dict[str, Vectors]] = {
     "segments2": _summary("segments2", 2),
     "segments4": _summary("segments4", 4),
     "recurrent4": _summary("recurrent4", 4),
+    "recurrent8": _summary("recurrent8", 8),
     "centroids4": Vectors(make=_centroids(4), per_block=lambda size: min(4, size)),
     "segments16": _summary("segments16", 16),
     "recurrent16": _summary("recurrent16", 16),

@@ -98,14 +98,14 @@ def _chosen(ranked: Sequence[list[Hit]], top_k: int, way: Way) -> set[int]:
 
 
 def summaries(num_layers: int) -> Iterator[Way]:
-    """Which vectors, at first and last layer: plain, centred, and by votes."""
-    layers = (0, num_layers - 1)
-    for name, vectors in VECTORS.items():
-        yield Way(vectors=name, layers=layers, rule="rrf")
-        if not vectors.bounds:
-            yield Way(vectors=name, layers=layers, rule="rrf", centred=True)
-        if name in ("mean", "all"):
-            yield Way(vectors=name, layers=layers, rule="rrf", centred=True, votes=True)
+    """Which vectors, at first and last layer and at the first alone: plain, centred, and by votes."""
+    for layers in ((0, num_layers - 1), (0,)):
+        for name, vectors in VECTORS.items():
+            yield Way(vectors=name, layers=layers, rule="rrf")
+            if not vectors.bounds:
+                yield Way(vectors=name, layers=layers, rule="rrf", centred=True)
+            if name in ("mean", "all"):
+                yield Way(vectors=name, layers=layers, rule="rrf", centred=True, votes=True)
 
 
 def layer_choices(num_layers: int, vectors: str, centred: bool) -> Iterator[Way]:
@@ -127,7 +127,7 @@ def query_forms(num_layers: int, vectors: str, centred: bool) -> Iterator[Way]:
 def merges(layers: tuple[int, int], vectors: str, centred: bool) -> Iterator[Way]:
     """Which merge of the two layers' rankings."""
     yield Way(vectors=vectors, layers=layers, published_cut=True, centred=centred)
-    rules: tuple[MergeRule, ...] = ("consensus", "rrf", "interleave", "last")
+    rules: tuple[MergeRule, ...] = ("consensus", "rrf", "interleave", "last", "first")
     for rule in rules:
         yield Way(vectors=vectors, layers=layers, rule=rule, centred=centred)
 
