@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cacheflow_ray.types import TimeRange
-
 if TYPE_CHECKING:
+    from cacheflow_ray.types import TimeRange
     from cacheflow_ray.world import Question, Script
 
 #: Stream -> seed of its script.
@@ -22,8 +21,8 @@ WIDTH, HEIGHT = 384, 216
 
 #: Kinds of the questions about each camera, asked in this order.
 KINDS = {
-    "camera-1": ("number", "color", "yes", "order", "count"),
-    "camera-2": ("where", "shape", "no"),
+    "camera-1": ("number", "color", "yes", "order"),
+    "camera-2": ("where", "shape", "no", "count"),
 }
 
 #: A time-filtered question looks this far around what it is about, seconds.
@@ -80,6 +79,7 @@ def film_cameras(
 
 def make_asked(cameras: dict[str, Script]) -> list[Asked]:
     """One question of each kind, then one within a time range and, last, one that says "it" of the one before."""
+    from cacheflow_ray.types import TimeRange
     from cacheflow_ray.world import follow_up, make_questions
 
     asked = []
@@ -116,6 +116,8 @@ def _matching(questions: Sequence[Question], kind: str, answer: str | None) -> I
 
 
 def _asked(stream: str, question: Question, time_range: TimeRange | None = None, follows: bool = False) -> Asked:
+    from cacheflow_ray.types import TimeRange
+
     return Asked(
         stream=stream,
         text=question.text,

@@ -10,7 +10,7 @@ from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
 from cacheflow_ray.engine.rehydration import Plan, rehydrate
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
-from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, scope
+from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope
 from cacheflow_ray.engine.wording import Wording
 from cacheflow_ray.errors import QuestionTooLong
 from cacheflow_ray.models import Suffix, Turn, VideoModel
@@ -126,8 +126,10 @@ class Answerer:
         room = backend.model.num_after_video + len(suffix.ids) + options.max_new_tokens
         budget = _affordable_blocks(backend.model, opened, where, suffix, room)
         clock.lap("prepare")
-        sought = wording.sought(backend.model.prompt, suffix)
-        hits = retrieve(backend, opened, sought, where.candidates, options)
+        sought = [wording.sought(backend.model.prompt, suffix)]
+        if len(turns) > 1:
+            sought.append(backend.model.prompt.suffix([Turn(question=turns[-2].question)]))
+        hits = retrieve_all(backend, opened, sought, where.candidates, options)
         clock.lap("retrieve")
         hits, held, warnings = _fit(hits, where.window, budget)
         blocks = (*sorted(hit.block_idx for hit in hits), *held)

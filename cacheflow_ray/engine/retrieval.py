@@ -74,6 +74,18 @@ def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: ran
     return merge(first, last, options.top_k, options.merge)
 
 
+def retrieve_all(
+    backend: Backend, opened: OpenedStream, suffixes: Sequence[Suffix], blocks: range, options: AskOptions
+) -> list[Hit]:
+    """The K blocks of a question and the one before it, in turn: "where was it" alone does not say what "it" is.
+
+    Args:
+        suffixes: the question, then the one before it if there is one.
+    """
+    own, *before = (retrieve(backend, opened, suffix, blocks, options) for suffix in suffixes)
+    return merge(before[0], own, options.top_k, "interleave") if before else own
+
+
 def _rankings(
     backend: Backend, opened: OpenedStream, queries: Array, blocks: range, options: AskOptions
 ) -> list[list[Hit]]:

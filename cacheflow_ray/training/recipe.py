@@ -17,8 +17,8 @@ TAU = (0.3, 0.9)
 TRAIN_SEED, EXAM_SEED = 1_000_000, 2_000_000
 
 
-#: What the model is used with where the user says nothing else. Blocks and window are those it is trained with; summary,
-#: layer and threshold are those that `cacheflow eval index` and `cacheflow eval dropping` found best.
+#: What the model is used with where the user says nothing else. Blocks and window are those it is trained with;
+#: summary, layer and threshold are those that `cacheflow eval index` and `cacheflow eval dropping` found best.
 RECOMMENDED = Recommended(
     stream=StreamSettings(tau=0.3, block_size=16, window_blocks=4, summary="recurrent8"),
     ask=AskOptions(top_k=8, merge="first", max_new_tokens=8),

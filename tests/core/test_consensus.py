@@ -22,6 +22,12 @@ def blocks_of(ranking: Ranking) -> list[int]:
     return [hit.block_idx for hit in ranking]
 
 
+def test_first_is_the_first_layers_own_order() -> None:
+    merged = merge(ranked(4, 8, 9, 2), ranked(1, 2, 3, 4), 3, "first")
+    assert blocks_of(merged) == [4, 8, 9]
+    assert merged[0].score == pytest.approx(1 / 61 + 1 / 64)
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
@@ -30,7 +36,6 @@ def blocks_of(ranking: Ranking) -> list[int]:
         ("rrf", [4, 2, 1, 8, 3, 9]),  # equal at rank 3: last's first
         ("interleave", [1, 4, 2, 8, 3, 9]),
         ("last", [1, 2, 3, 4]),
-        ("first", [4, 8, 9, 2]),
     ],
 )
 def test_worked_example(rule: MergeRule, expected: list[int]) -> None:

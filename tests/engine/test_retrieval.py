@@ -8,7 +8,7 @@ import pytest
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
-from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, scope
+from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope
 from cacheflow_ray.engine.windows import read_blocks
 from cacheflow_ray.errors import NothingToAnswer
 from cacheflow_ray.models import Turn
@@ -98,6 +98,23 @@ def test_stopping_early_keeps_fewer(backend: Backend, opened: OpenedStream) -> N
     )
     assert len(every) == 8
     assert 1 <= len(best) <= 2  # one per layer at most
+
+
+def test_a_follow_up_finds_the_blocks_of_its_question_and_of_the_one_before(
+    backend: Backend, opened: OpenedStream
+) -> None:
+    own, before = (backend.model.prompt.suffix([Turn(question=text)]) for text in ("where was it", "a grey patch"))
+    blocks, options = range(opened.num_blocks), AskOptions(top_k=6)
+    alone = [[hit.block_idx for hit in retrieve(backend, opened, one, blocks, options)] for one in (own, before)]
+    both = [hit.block_idx for hit in retrieve_all(backend, opened, [own, before], blocks, options)]
+    assert both == list(dict.fromkeys(block for pair in zip(*alone, strict=True) for block in pair))[:6]
+    only = retrieve_all(backend, opened, [own], blocks, options)
+    assert [hit.block_idx for hit in only] == alone[0]
+
+
+def test_no_blocks_are_retrieved_where_none_are_wanted(backend: Backend, opened: OpenedStream) -> None:
+    suffix = backend.model.prompt.suffix([Turn(question="what moves?")])
+    assert retrieve(backend, opened, suffix, range(opened.num_blocks), AskOptions(top_k=0)) == []
 
 
 def test_neighbouring_blocks_are_one_stretch_best_first() -> None:
