@@ -196,12 +196,13 @@ def tell(reply: Reply, output: Output) -> None:
 
 
 def draw(memory: VideoMemory, replies: Sequence[Reply], folder: Path) -> list[Path]:
-    """A timeline of the first stream and the evidence of the first answer."""
-    first = replies[0]
+    """A timeline of the first stream, and the evidence of the first right answer that no window held."""
     timeline, evidence = folder / "timeline.png", folder / "evidence.png"
-    picture_timeline(memory, first.asked.stream, timeline)
-    title = f"{first.asked.stream}: {first.asked.text} {first.memory.text}"
-    picture_evidence(memory, first.asked.stream, title, first.memory.evidence, evidence)
+    picture_timeline(memory, replies[0].asked.stream, timeline)
+    found = (reply for reply in replies if _right(reply, reply.memory) and reply.seen and reply.seen.kind != "window")
+    chosen = next(found, replies[0])
+    title = f"{chosen.asked.stream}: {chosen.asked.text}: {chosen.memory.text}"
+    picture_evidence(memory, chosen.asked.stream, title, chosen.memory.evidence, evidence)
     return [timeline, evidence]
 
 

@@ -117,10 +117,10 @@ def layer_choices(num_layers: int, vectors: str, centred: bool) -> Iterator[Way]
 
 
 def query_forms(num_layers: int, vectors: str, centred: bool) -> Iterator[Way]:
-    """Which query, at first and last layer and at each alone."""
+    """Which query, at first and last layer together and at every layer alone."""
     forms: tuple[QueryForm, ...] = ("mean", "last", "tokens")
     for form in forms:
-        for layers in ((0, num_layers - 1), (0,), (num_layers - 1,)):
+        for layers in ((0, num_layers - 1), *((layer,) for layer in range(num_layers))):
             yield Way(vectors=vectors, query=form, layers=layers, rule="rrf", centred=centred)
 
 
