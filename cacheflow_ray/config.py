@@ -74,7 +74,7 @@ class StreamSettings(Section):
     adaptive: bool = False
     block_size: BlockSize = None
     window_blocks: WindowBlocks = None
-    summary: Annotated[str, Field(min_length=1, description="the name of a summary")] = "mean"
+    summary: Annotated[str, Field(min_length=1, description="the name of a summary")] = "recurrent8"
     pixel_gate: Annotated[float | None, Field(ge=0, le=255, description="0 to 255, or None")] = None
 
 
@@ -100,7 +100,7 @@ class AskOptions(Section):
     top_k: Annotated[int, Field(ge=0, le=4096, description="0 to 4096")] = 8
     candidates: Annotated[int | None, Field(ge=1, le=65536, description="top_k to 65536, or None")] = None
     ranking: Literal["mean", "votes"] = "mean"
-    merge: MergeRule = "consensus"
+    merge: MergeRule = "interleave"
     stop_ratio: Annotated[float, Field(ge=0, le=1, description="0 to 1")] = 0.0
     window_blocks: WindowBlocks = None
     time_range: Annotated[TimeRange | None, Field(description="a TimeRange, or None")] = None

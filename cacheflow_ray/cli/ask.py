@@ -47,7 +47,7 @@ class Asking:
     ] = None
     merge: Annotated[
         str | None,
-        typer.Option("--merge", metavar="RULE", help="consensus, rrf, interleave, last or first. Default: consensus."),
+        typer.Option("--merge", metavar="RULE", help="consensus, rrf, interleave, last or first. Default: interleave."),
     ] = None
     ranking: Annotated[
         str | None, typer.Option("--ranking", metavar="RULE", help="Rank by mean or votes of the heads. Default: mean.")

@@ -235,14 +235,19 @@ def _check_keys(keys: Tensor) -> None:
         raise ValueError(f"keys {list(keys.shape)} of {keys.dtype} are not floating [N, S, H, B, D], B >= 1")
 
 
-def _check_length(keys: Tensor, summary: Summary) -> None:
-    _check_keys(keys)
-    if keys.shape[3] < summary.vectors_per_block:
+def check_block_size(summary: Summary, block_size: int) -> None:
+    """Raises InvalidConfig where a block has fewer tokens than the summary has vectors."""
+    if block_size < summary.vectors_per_block:
         raise InvalidConfig(
-            f"summary {summary.name!r} needs blocks of at least {summary.vectors_per_block} tokens, "
-            f"not {keys.shape[3]}",
+            f"summary {summary.name!r} needs blocks of at least {summary.vectors_per_block} tokens, not {block_size}: "
+            "choose larger blocks, or a summary of fewer vectors (mean has one)",
             key="summary",
         )
+
+
+def _check_length(keys: Tensor, summary: Summary) -> None:
+    _check_keys(keys)
+    check_block_size(summary, keys.shape[3])
 
 
 def _mean_query(queries: Tensor) -> Tensor:

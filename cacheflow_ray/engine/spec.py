@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.dropping import DropRule
-from cacheflow_ray.core.summary import make_summary
+from cacheflow_ray.core.summary import check_block_size, make_summary
 from cacheflow_ray.errors import SettingsMismatch
 from cacheflow_ray.models import VideoModel
 from memory_store.errors import FingerprintMismatch
@@ -39,10 +39,11 @@ class StreamSpec:
         """Fill in the model's own block size and window.
 
         Raises:
-            InvalidConfig: no such summary.
+            InvalidConfig: no such summary, or blocks too small for it.
         """
-        make_summary(settings.summary, model.encoder.head_dim)  # before a stream is created that could never be used
         block_size = settings.block_size or model.default_block_size
+        # Before a stream is created that could never be used.
+        check_block_size(make_summary(settings.summary, model.encoder.head_dim), block_size)
         window = settings.window_blocks
         given = settings.model_dump() | {
             "block_size": block_size,

@@ -11,6 +11,7 @@ import pytest
 
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine import VideoMemory
+from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.media import write_video
 from cacheflow_ray.models import VideoModel
 from tests.oracles import moving_frames, save_toy, settings, toy_model
@@ -63,8 +64,17 @@ def test_a_stream_is_made_as_the_model_recommends(tmp_path: Path) -> None:
     video = tmp_path / "clip.mp4"
     write_video(video, [frame.image for frame in moving_frames(6)], fps=2.0)
     with VideoMemory.open(tmp_path / "data", model=str(folder)) as memory:
-        memory.ingest(video, stream="plain", settings=StreamSettings(block_size=4, window_blocks=0, fps=2.0))
+        memory.ingest(video, stream="plain", settings=StreamSettings(block_size=9, window_blocks=0, fps=2.0))
         made = memory.stream("plain").settings
-        assert (made["tau"], made["block_size"], made["fps"]) == (0.8, 4, 2.0)
+        assert (made["tau"], made["block_size"], made["fps"]) == (0.8, 9, 2.0)
         answer = memory.ask("plain", "what?", options=AskOptions(max_new_tokens=1)).result
     assert answer.usage.retrieved_blocks == 1
+
+
+def test_blocks_too_small_for_a_summary_are_refused_before_a_stream_is_made(tmp_path: Path) -> None:
+    video = tmp_path / "clip.mp4"
+    write_video(video, [frame.image for frame in moving_frames(6)], fps=2.0)
+    with VideoMemory.open(tmp_path / "data", model=toy_model("tiny-llava-onevision")) as memory:
+        with pytest.raises(InvalidConfig, match="needs blocks of at least 8 tokens, not 4: choose larger blocks"):
+            memory.ingest(video, stream="small", settings=StreamSettings(block_size=4))
+        assert memory.streams() == []

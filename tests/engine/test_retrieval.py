@@ -83,10 +83,11 @@ def test_the_last_layer_alone_ranks_as_cosines_computed_from_stored_keys(
     options = AskOptions(top_k=6, merge="last")
     hits = retrieve(backend, opened, suffix, range(opened.num_blocks), options)
     keys = read_blocks(backend, "s", range(opened.num_blocks))[1][-1, 0].unflatten(1, (opened.num_blocks, -1))
-    blocks = keys.float().mean(dim=2).transpose(0, 1)  # [N, H, D]
-    query = make_summary("mean", keys.shape[-1]).query(backend.model.queries(suffix))[1]
-    scores = (blocks * query).sum(-1) / blocks.norm(dim=-1) / query.norm(dim=-1)
-    wanted = scores.mean(dim=1).argsort(descending=True)[:6].tolist()
+    summary = make_summary(opened.spec.summary, keys.shape[-1])
+    vectors = summary.summarise(keys.transpose(0, 1)[:, None])[:, 0]  # [N, V, H, D]
+    query = summary.query(backend.model.queries(suffix))[1]
+    scores = (vectors * query).sum(-1) / vectors.norm(dim=-1) / query.norm(dim=-1)
+    wanted = scores.mean(dim=2).amax(dim=1).argsort(descending=True)[:6].tolist()
     assert [hit.block_idx for hit in hits] == wanted
 
 
