@@ -60,7 +60,8 @@ class StreamSettings(Section):
         adaptive: choose tau per frame from the histogram of its similarities, near `tau`.
         block_size: B, tokens per block; None takes the model's own (patches of one frame).
         window_blocks: W, blocks before its own that a token attends to; None takes the model's own.
-        summary: key summary of a block, a name of `core.summary.SUMMARIES`.
+        summary: key summary of a block, a name of `core.summary.SUMMARIES`; None takes the centroids that suit the
+            block size (`core.summary.default_summary`).
         pixel_gate: a frame in which no part moved by this much (difference of mean colours, 0..255) since the last one
             let through never reaches the vision tower; None encodes every sampled frame.
 
@@ -74,7 +75,7 @@ class StreamSettings(Section):
     adaptive: bool = False
     block_size: BlockSize = None
     window_blocks: WindowBlocks = None
-    summary: Annotated[str, Field(min_length=1, description="the name of a summary")] = "recurrent8"
+    summary: Annotated[str | None, Field(min_length=1, description="the name of a summary, or None")] = None
     pixel_gate: Annotated[float | None, Field(ge=0, le=255, description="0 to 255, or None")] = None
 
 

@@ -47,7 +47,7 @@ def test_an_unknown_key_is_named_with_the_known_ones(section: type[Section]) -> 
         (lambda: StreamSettings(reference="first"), "reference", "'previous' or 'last_kept'"),
         (lambda: StreamSettings(block_size=0), "block_size", "1 to 65536, or None"),
         (lambda: StreamSettings(block_size=True), "block_size", "1 to 65536, or None"),
-        (lambda: StreamSettings(summary=""), "summary", "the name of a summary"),
+        (lambda: StreamSettings(summary=""), "summary", "the name of a summary, or None"),
         (lambda: AskOptions(top_k=-1), "top_k", "0 to 4096"),
         (lambda: AskOptions(top_k="8"), "top_k", "0 to 4096"),
         (lambda: AskOptions(candidates=7), "candidates", "top_k or more, or None"),
@@ -105,7 +105,7 @@ def test_a_bad_variable_is_named_with_what_is_allowed(monkeypatch: pytest.Monkey
 def test_what_the_user_sets_stands_over_what_a_checkpoint_recommends() -> None:
     recommended = Recommended.model_validate_json('{"stream": {"tau": 0.8, "fps": 2.0}, "ask": {"top_k": 4}}')
     settings = recommended.stream_settings(StreamSettings(tau=0.5))
-    assert (settings.tau, settings.fps, settings.summary) == (0.5, 2.0, "recurrent8")
+    assert (settings.tau, settings.fps, settings.summary) == (0.5, 2.0, None)
     assert recommended.stream_settings(None).tau == 0.8
     assert recommended.ask_options(AskOptions(max_new_tokens=3)).top_k == 4
     assert recommended.ask_options(AskOptions(top_k=8)).top_k == 8

@@ -53,7 +53,7 @@ class Encoding:
         ),
     ] = None
     summary: Annotated[
-        str | None, typer.Option("--summary", metavar="NAME", help="Key summary of a block. Default: recurrent8.")
+        str | None, typer.Option("--summary", metavar="NAME", help="Key summary of a block. Default: by block size.")
     ] = None
     block_size: Annotated[
         int | None, typer.Option("--block-size", metavar="B", help="Tokens per block. Default: the model's.")

@@ -2,7 +2,7 @@
 
 A summary reads a block's un-rotated keys token by token and keeps V vectors per kv-head; a question's queries become
 one vector per kv-head, and a block's score is the best cosine of its V. Full K and V are stored elsewhere, lossless.
-All forms here are recurrences along the block; S is the number of summarised layers (first and last).
+All forms but the centroids are recurrences along the block; S is the number of summarised layers (first and last).
 """
 
 from __future__ import annotations
@@ -122,6 +122,35 @@ class ChangeGated(_Several):
         return torch.einsum("nsbv,nshbd->nsvhd", share, keys)
 
 
+class Centroids(_Several):
+    """V centres of the block's keys: k-means over unit keys, heads side by side, from V evenly spread tokens.
+
+    A large block holds many frames, and what one thing left in it is not one stretch: centres gather it from all over
+    the block. A token belongs to the centre of the largest inner product, the first of equals; a centre that lost all
+    its tokens stays; the rounds are of a fixed number. The query is the mean over T.
+
+    Raises:
+        InvalidConfig: fewer than one vector; from `summarise`, a block with fewer tokens than vectors.
+    """
+
+    _kind = "centroids"
+    _ROUNDS = 8
+
+    def summarise(self, keys: Tensor) -> Tensor:
+        _check_length(keys, self)
+        units = torch.nn.functional.normalize(keys.float(), dim=-1)
+        points = units.transpose(2, 3).flatten(3)  # [N, S, B, H * D]
+        length = points.shape[2]
+        centres = points[:, :, torch.linspace(0, length - 1, self.vectors_per_block).long()]
+        for _ in range(self._ROUNDS):
+            nearest = (points @ centres.mT).argmax(-1)
+            own = torch.nn.functional.one_hot(nearest, self.vectors_per_block).to(points.dtype)
+            counts = own.sum(2)[..., None]
+            centres = torch.where(counts > 0, (own.mT @ points) / counts.clamp(min=1), centres)
+        vectors: Tensor = centres.unflatten(3, (keys.shape[2], -1))
+        return vectors
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class GRUWeights:
     """Weights of one GRU layer, float32; gates in the order r, z, h.
@@ -214,6 +243,9 @@ SUMMARIES: Final[Mapping[str, Callable[[int], Summary]]] = {
     "recurrent4": lambda _: ChangeGated(4),
     "recurrent8": lambda _: ChangeGated(8),
     "recurrent16": lambda _: ChangeGated(16),
+    "centroids4": lambda _: Centroids(4),
+    "centroids8": lambda _: Centroids(8),
+    "centroids16": lambda _: Centroids(16),
     "gru": lambda head_dim: RandomGRU(head_dim),
     "gru_query": lambda head_dim: RandomGRU(head_dim, query_through=True),
 }
@@ -233,6 +265,11 @@ def make_summary(name: str, head_dim: int) -> Summary:
 def _check_keys(keys: Tensor) -> None:
     if keys.ndim != 5 or not keys.shape[3] or not keys.is_floating_point():
         raise ValueError(f"keys {list(keys.shape)} of {keys.dtype} are not floating [N, S, H, B, D], B >= 1")
+
+
+def default_summary(block_size: int) -> str:
+    """The most centroids, up to 16, with two tokens or more to each; the mean for blocks of fewer than 8 tokens."""
+    return next((f"centroids{count}" for count in (16, 8, 4) if 2 * count <= block_size), MeanKey.name)
 
 
 def check_block_size(summary: Summary, block_size: int) -> None:

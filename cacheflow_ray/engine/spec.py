@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.dropping import DropRule
-from cacheflow_ray.core.summary import check_block_size, make_summary
+from cacheflow_ray.core.summary import check_block_size, default_summary, make_summary
 from cacheflow_ray.errors import SettingsMismatch
 from cacheflow_ray.models import VideoModel
 from memory_store.errors import FingerprintMismatch
@@ -36,17 +36,19 @@ class StreamSpec:
 
     @classmethod
     def resolve(cls, settings: StreamSettings, model: VideoModel, source_identity: str) -> StreamSpec:
-        """Fill in the model's own block size and window.
+        """Fill in the model's own block size and window, and the summary that suits the blocks.
 
         Raises:
             InvalidConfig: no such summary, or blocks too small for it.
         """
         block_size = settings.block_size or model.default_block_size
+        summary = default_summary(block_size) if settings.summary is None else settings.summary
         # Before a stream is created that could never be used.
-        check_block_size(make_summary(settings.summary, model.encoder.head_dim), block_size)
+        check_block_size(make_summary(summary, model.encoder.head_dim), block_size)
         window = settings.window_blocks
         given = settings.model_dump() | {
             "block_size": block_size,
+            "summary": summary,
             "window_blocks": max(1, model.default_window_tokens // block_size) if window is None else window,
         }
         return cls(model=model.name, source_identity=source_identity, **given)

@@ -13,6 +13,7 @@ from cacheflow_ray.core.summary import (
     RandomGRU,
     SegmentMeans,
     Summary,
+    default_summary,
     gru,
     make_summary,
 )
@@ -204,3 +205,26 @@ def test_change_gated_opens_where_one_thing_gives_way_to_another() -> None:
     things = torch.eye(D)[:3]
     keys = torch.cat([things[0].expand(5, D), things[1].expand(2, D), things[2].expand(12, D)]).expand(1, 1, H, B, D)
     torch.testing.assert_close(ChangeGated(3).summarise(keys)[0, 0, :, 0], things)
+
+
+def test_centroids_gather_what_is_scattered_over_a_block() -> None:
+    """Three directions in turn, token by token: each gets a centre, whatever its place; the mean is none of them."""
+    directions = torch.eye(8)[:3]
+    keys = directions[torch.arange(24) % 3].expand(1, 2, 2, 24, 8) * torch.rand(1, 1, 1, 24, 1).add(0.5)
+    vectors = make_summary("centroids4", 8).summarise(keys)  # [1, 2, 4, 2, 8]
+    best = torch.einsum("nsvhd,cd->nsvhc", torch.nn.functional.normalize(vectors, dim=-1), directions).amax(2)
+    assert torch.allclose(best, torch.ones_like(best), atol=1e-6)
+
+
+def test_as_many_centroids_as_tokens_are_the_keys_themselves() -> None:
+    keys = torch.randn(2, 2, 3, 8, 16, generator=torch.Generator().manual_seed(3))
+    vectors = make_summary("centroids8", 16).summarise(keys)
+    assert torch.allclose(vectors, torch.nn.functional.normalize(keys, dim=-1).transpose(2, 3), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("block_size", "name"),
+    [(4, "mean"), (8, "centroids4"), (16, "centroids8"), (31, "centroids8"), (196, "centroids16")],
+)
+def test_the_default_suits_the_block_size(block_size: int, name: str) -> None:
+    assert default_summary(block_size) == name

@@ -76,5 +76,5 @@ def test_blocks_too_small_for_a_summary_are_refused_before_a_stream_is_made(tmp_
     write_video(video, [frame.image for frame in moving_frames(6)], fps=2.0)
     with VideoMemory.open(tmp_path / "data", model=toy_model("tiny-llava-onevision")) as memory:
         with pytest.raises(InvalidConfig, match="needs blocks of at least 8 tokens, not 4: choose larger blocks"):
-            memory.ingest(video, stream="small", settings=StreamSettings(block_size=4))
+            memory.ingest(video, stream="small", settings=StreamSettings(block_size=4, summary="recurrent8"))
         assert memory.streams() == []

@@ -51,24 +51,6 @@ def _bounds(keys: Tensor) -> Tensor:
     return torch.stack([keys.amin(2), keys.amax(2)], dim=1)
 
 
-def _centroids(count: int) -> Callable[[Tensor], Tensor]:
-    """k-means of the block's keys, heads side by side, from evenly spread tokens; 8 rounds."""
-
-    def make(keys: Tensor) -> Tensor:
-        heads = keys.shape[1]
-        points = F.normalize(keys, dim=-1).transpose(1, 2).flatten(2)  # [N, B, H * D]
-        size = points.shape[1]
-        centres = points[:, torch.linspace(0, size - 1, min(count, size)).long()]
-        for _ in range(8):
-            own = F.one_hot((points @ centres.mT).argmax(-1), centres.shape[1]).to(points.dtype)
-            sums, counts = own.mT @ points, own.sum(1)[..., None]
-            centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
-        by_head: Tensor = centres.unflatten(2, (heads, -1))
-        return by_head
-
-    return make
-
-
 #: name -> what is kept of a block.
 VECTORS: Final[dict[str, Vectors]] = {
     "gru": _summary("gru", 1),
@@ -79,10 +61,11 @@ VECTORS: Final[dict[str, Vectors]] = {
     "segments4": _summary("segments4", 4),
     "recurrent4": _summary("recurrent4", 4),
     "recurrent8": _summary("recurrent8", 8),
-    "centroids4": Vectors(make=_centroids(4), per_block=lambda size: min(4, size)),
+    "centroids4": _summary("centroids4", 4),
+    "centroids8": _summary("centroids8", 8),
     "segments16": _summary("segments16", 16),
     "recurrent16": _summary("recurrent16", 16),
-    "centroids16": Vectors(make=_centroids(16), per_block=lambda size: min(16, size)),
+    "centroids16": _summary("centroids16", 16),
     "all": Vectors(make=_all_keys, per_block=lambda size: size),
 }
 
