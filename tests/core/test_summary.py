@@ -224,7 +224,7 @@ def test_as_many_centroids_as_tokens_are_the_keys_themselves() -> None:
 
 @pytest.mark.parametrize(
     ("block_size", "name"),
-    [(4, "mean"), (8, "centroids4"), (16, "centroids8"), (31, "centroids8"), (196, "centroids16")],
+    [(4, "mean"), (8, "centroids4"), (16, "centroids8"), (31, "centroids8"), (32, "centroids16")],
 )
 def test_the_default_suits_the_block_size(block_size: int, name: str) -> None:
     assert default_summary(block_size) == name
