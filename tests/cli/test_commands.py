@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from memory_store.errors import StoreError
 from tests.cli.clips import SECONDS, film, paint_cards, paint_shapes, render_clips
 
 Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def wordy_model() -> Iterator[None]:
+    """Random weights never end an answer: there is time to interrupt it. The bundled model says one word."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CACHEFLOW_MODEL", "random:tiny-llava-onevision")
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +142,10 @@ def test_streams_can_be_listed_shown_and_deleted(clips: dict[str, Path], tmp_pat
     assert asked(capsys, "streams", "list", *where)["streams"] == []
 
 
-def test_the_model_of_a_stream_is_used_to_ask_about_it(clips: dict[str, Path], tmp_path: Path, capsys: Capture) -> None:
+def test_the_model_of_a_stream_is_used_to_ask_about_it(
+    clips: dict[str, Path], tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CACHEFLOW_MODEL")
     where = ("--data", str(tmp_path))
     asked(capsys, "ingest", str(clips["cards"]), "--model", "random:tiny-qwen2-vl", *where)
 

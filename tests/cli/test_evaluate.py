@@ -159,7 +159,7 @@ def test_replies_that_cannot_be_read_are_told_and_asked_for_again(
         ("mlvu --data . --mode later", "mode: 'later' is not allowed; allowed: offline or streaming"),
         ("mlvu --data . --fps 0", "fps: 0.0 is not allowed"),
         ("mlvu --data . --tau 3", "tau: 3.0 is not allowed"),
-        ("mlvu --data . --top-k 0", "top_k: 0 is not allowed"),
+        ("mlvu --data . --top-k 5000", "top_k: 5000 is not allowed"),
         ("mlvu --data . --limit 0", "--limit"),
         ("mlvu --data .", "no annotations in '.'"),
         ("mlvu", "Missing option '--data'"),

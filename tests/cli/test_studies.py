@@ -15,19 +15,19 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_the_index_study_answers_each_of_its_questions(checkpoint: Path, capsys: Capture) -> None:
-    asked = ["eval", "index", "--model", str(checkpoint), "--frames", "64", "--streams", "2", "--block-size", "16"]
+    asked = ["eval", "index", "--model", str(checkpoint), "--frames", "256", "--streams", "2", "--block-size", "4"]
     assert run([*asked, "--json"]) == 0
     tables = json.loads(capsys.readouterr().out)["tables"]
     assert [table["question"] for table in tables] == ["summaries", "layers", "queries", "merges", "stops"]
     for table in tables:
-        assert (table["frames"], table["block_size"]) == (64, 16)
+        assert (table["frames"], table["block_size"]) == (256, 4)
         for row in table["rows"]:
             recall = list(row["recall"].values())
             assert row["n"] > 5 and 0 <= recall[0] <= recall[-1] <= 1
 
     assert run([*asked, "--summary", "segments4"]) == 0
     told = capsys.readouterr().out
-    assert "layers: 64 frames, blocks of 16" in told and "segments4, mean query, layers 0+1, rrf" in told
+    assert "layers: 256 frames, blocks of 4" in told and "segments4, mean query, layers 0+1, rrf" in told
 
 
 def test_the_drop_study_shows_world_drift_and_clips(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from cacheflow_ray.core.summary import make_summary
+from cacheflow_ray.core.summary import default_summary, make_summary
 from cacheflow_ray.media import Encoding, Frame, write_video
 from memory_store import Store
 from tests.e2e.commands import MODEL, SMALL, Command, Ran, Stored, stored
@@ -433,7 +433,7 @@ def test_other_corrupt_values_name_their_stream(part: str, data: Path, cacheflow
     assert before.state is not None
     keys = torch.from_numpy(before.kv[[0, -1], 0, :, 3 * 24 : 4 * 24])[None]  # of block 3, in the first and last layer
     contents = {
-        "summary": make_summary("mean", 32).summarise(keys).numpy()[0, 0, 0].tobytes(),
+        "summary": make_summary(default_summary(24), 32).summarise(keys).numpy()[0, 0, 0].tobytes(),
         "tokens": before.tokens[3 * 24 : 4 * 24].tobytes(),
         "state": before.state.payload,
     }

@@ -113,7 +113,7 @@ def test_a_run_gives_a_row_per_method_on_the_same_questions(model: VideoModel, t
     assert len({row.n for row in rows}) == 1
     assert rows[0].recall is None and rows[1].recall is not None
     assert rows[2].behind is None and rows[0].behind is not None
-    assert rows[2].index_bytes_per_block == 2 * 2 * 32 * 4
+    assert rows[2].index_bytes_per_block == 8 * 2 * 2 * 32 * 4  # eight centroids
     assert told and "48 frames" in told[0]
     assert not list(tmp_path.iterdir())
 
