@@ -62,13 +62,13 @@ def dropping(
         ],
     )  # fmt: skip
     drift = list(study.drift_rows(loaded, plan))
-    output.say("\ndrift: a room that slides and dims slowly", style="bold")
+    output.say("\ndrift: a thing that creeps through a still room", style="bold")
     output.table(
-        {"dropping": "left", "kept %": "right", "likeness": "right", "at the end": "right"},
+        {"dropping": "left", "kept %": "right", "likeness": "right", "least": "right"},
         [
             (
                 study.describe(row.settings), percent(row.keep_rate), f"{row.mean_likeness:.3f}",
-                f"{row.last_likeness:.3f}",
+                f"{row.least_likeness:.3f}",
             )
             for row in drift
         ],

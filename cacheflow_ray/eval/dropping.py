@@ -1,7 +1,7 @@
 """What dropping costs: keep rate and accuracy over thresholds, references, the adaptive threshold and the pixel gate.
 
 world    questions about streams of the synthetic world: what is kept, and what can still be answered
-drift    a room that changes slowly and nothing else: how far memory and sight come apart
+drift    a thing that creeps through a still room: how far memory and sight come apart
 clips    keep rates of real videos
 """
 
@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
 
 import torch
 from torch import Tensor
@@ -21,13 +21,15 @@ from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.eval.needle.rows import make_rows
 from cacheflow_ray.eval.needle.run import NeedlePlan, run_needle
 from cacheflow_ray.models import VideoModel, load_model
-from cacheflow_ray.world import Difficulty, Look, frames, make_script
+from cacheflow_ray.world import Difficulty, Event, Look, Path, Script, Thing, frames, make_script
+from cacheflow_ray.world.things import LINES
 
 Note = Callable[[str], None]
 
-#: A room that slides and dims by as much as a script can, without noise.
-DRIFT = Difficulty(needles=1, density=0.0, look=Look(noise=0.0, drift=0.003, light=0.12, shake=0.0, scene_s=1e6))
+#: A still room without noise.
+STILL = Difficulty(needles=1, density=0.0, look=Look(noise=0.0, drift=0.0, light=0.0, shake=0.0, scene_s=None))
 
+#: From one corner to the other in so many frames: a seventh of a pixel per frame.
 _DRIFT_FRAMES = 512
 
 
@@ -47,7 +49,7 @@ class DropPlan:
     frames: int = 256
     questions: int = 300
     gates: tuple[float, ...] = (2.0, 4.0, 8.0)
-    clips: tuple[Path, ...] = ()
+    clips: tuple[FilePath, ...] = ()
     recommended: Recommended
 
     def settings(self) -> Iterator[StreamSettings]:
@@ -80,7 +82,7 @@ class DriftRow:
     settings: StreamSettings
     keep_rate: float
     mean_likeness: float
-    last_likeness: float
+    least_likeness: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +116,7 @@ def world_rows(model: VideoModel, plan: DropPlan, note: Note) -> Iterator[WorldR
 
 def drift_rows(model: VideoModel, plan: DropPlan) -> Iterator[DriftRow]:
     """One row per setting but the gates', which see pixels."""
-    script = make_script(0, _DRIFT_FRAMES, DRIFT)
+    script = _creeping()
     features = torch.stack(model.vision.encode([[frame.image] for frame in frames(script)])).cpu()
     for settings in plan.settings():
         if settings.pixel_gate is not None:
@@ -124,8 +126,17 @@ def drift_rows(model: VideoModel, plan: DropPlan) -> Iterator[DriftRow]:
         likeness = _likeness(features, keep)
         yield DriftRow(
             settings=settings, keep_rate=keep_rate(keep), mean_likeness=float(likeness.mean()),
-            last_likeness=float(likeness[-1].mean()),
+            least_likeness=float(likeness.min()),
         )  # fmt: skip
+
+
+def _creeping() -> Script:
+    """One thing, all the time, on its way."""
+    room = make_script(0, _DRIFT_FRAMES, STILL)
+    thing = Thing(colour="red", shape="star", digit=7)
+    path = Path(start=(LINES[0], LINES[0]), end=(LINES[-1], LINES[-1]))
+    event = Event(thing=thing, start=0, stop=_DRIFT_FRAMES, path=path, size=STILL.size[1])
+    return replace(room, events=(event,), needles=())
 
 
 def _likeness(features: Tensor, keep: Tensor) -> Tensor:
@@ -158,6 +169,6 @@ def describe(settings: StreamSettings) -> str:
     return ", ".join(parts)
 
 
-def videos_in(folder: Path) -> Sequence[Path]:
+def videos_in(folder: FilePath) -> Sequence[FilePath]:
     """Its video files, by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".mp4", ".mkv", ".webm", ".mov", ".avi"))
