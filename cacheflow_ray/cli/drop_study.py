@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacheflow_ray.cli.needle import percent
+from cacheflow_ray.cli.measuring import loaded, percent
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, to_json
 from cacheflow_ray.errors import InvalidConfig
+
+if TYPE_CHECKING:
+    from cacheflow_ray.eval.dropping import ClipRow, DriftRow, WorldRow
 
 EPILOG = """Examples:
 
@@ -38,54 +42,63 @@ def dropping(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from cacheflow_ray.config import Defaults
     from cacheflow_ray.eval import dropping as study
 
-    output = Output(as_json=as_json)
-    defaults = Defaults.from_environment()
-    loaded = study.load(model.name(defaults), model.options(defaults))
+    output, chosen = Output(as_json=as_json), loaded(model)
     found = () if clips is None else tuple(study.videos_in(clips))
     plan = study.DropPlan(
-        taus=_thresholds(taus), frames=frames, questions=questions, clips=found, recommended=loaded.recommended
+        taus=_thresholds(taus), frames=frames, questions=questions, clips=found, recommended=chosen.recommended
     )
-
-    world = list(study.world_rows(loaded, plan, output.note))
-    output.say(f"\nworld: {frames} frames, {world[0].n} questions", style="bold")
-    output.table(
-        {"dropping": "left", "kept %": "right", "ours %": "right", "95 %": "right", "oracle %": "right"},
-        [
-            (
-                study.describe(row.settings), percent(row.keep_rate), percent(row.ours),
-                f"{percent(row.ours_ci[0])}-{percent(row.ours_ci[1])}", percent(row.oracle),
-            )
-            for row in world
-        ],
-    )  # fmt: skip
-    drift = list(study.drift_rows(loaded, plan))
-    output.say("\ndrift: a thing that creeps through a still room", style="bold")
-    output.table(
-        {"dropping": "left", "kept %": "right", "likeness": "right", "least": "right"},
-        [
-            (
-                study.describe(row.settings), percent(row.keep_rate), f"{row.mean_likeness:.3f}",
-                f"{row.least_likeness:.3f}",
-            )
-            for row in drift
-        ],
-    )  # fmt: skip
-    kept = list(study.clip_rows(loaded, plan, output.note)) if found else []
-    if kept:
-        names = [path.name for path in found]
-        by_setting: dict[str, dict[str, str]] = {}
-        for row in kept:
-            by_setting.setdefault(study.describe(row.settings), {})[row.clip] = percent(row.keep_rate)
-        output.say("\nclips: % of tokens kept", style="bold")
-        output.table(
-            {"dropping": "left", **dict.fromkeys(names, "right")},
-            [(setting, *(cells[name] for name in names)) for setting, cells in by_setting.items()],
-        )
+    world = list(study.world_rows(chosen, plan, output.note))
+    tell_world(world, frames, output)
+    drift = list(study.drift_rows(chosen, plan))
+    tell_drift(drift, output)
+    kept = list(study.clip_rows(chosen, plan, output.note)) if found else []
+    tell_clips(kept, output)
     tables = {"world": world, "drift": drift, "clips": kept}
-    output.result({"model": loaded.name, **{name: to_json(rows) for name, rows in tables.items()}})
+    output.result({"model": chosen.name, **{name: to_json(rows) for name, rows in tables.items()}})
+
+
+def tell_world(rows: Sequence[WorldRow], frames: int, output: Output) -> None:
+    from cacheflow_ray.eval.dropping import describe
+
+    output.say(f"\nworld: {frames} frames, {rows[0].n} questions", style="bold")
+    lines = [
+        (
+            describe(row.settings), percent(row.keep_rate), percent(row.ours),
+            f"{percent(row.ours_ci[0])}-{percent(row.ours_ci[1])}", percent(row.oracle),
+        )
+        for row in rows
+    ]  # fmt: skip
+    output.table(_headings("kept %", "ours %", "95 %", "oracle %"), lines)
+
+
+def tell_drift(rows: Sequence[DriftRow], output: Output) -> None:
+    from cacheflow_ray.eval.dropping import describe
+
+    output.say("\ndrift: a thing that creeps through a still room", style="bold")
+    lines = [
+        (describe(row.settings), percent(row.keep_rate), f"{row.mean_likeness:.3f}", f"{row.least_likeness:.3f}")
+        for row in rows
+    ]
+    output.table(_headings("kept %", "likeness", "least"), lines)
+
+
+def tell_clips(rows: Sequence[ClipRow], output: Output) -> None:
+    from cacheflow_ray.eval.dropping import describe
+
+    if not rows:
+        return
+    by_setting: dict[str, list[str]] = {}
+    for row in rows:
+        by_setting.setdefault(describe(row.settings), []).append(percent(row.keep_rate))
+    output.say("\nclips: % of tokens kept", style="bold")
+    names = dict.fromkeys(row.clip for row in rows)
+    output.table(_headings(*names), [(setting, *cells) for setting, cells in by_setting.items()])
+
+
+def _headings(*numbers: str) -> dict[str, str]:
+    return {"dropping": "left", **dict.fromkeys(numbers, "right")}
 
 
 def _thresholds(text: str) -> tuple[float, ...]:

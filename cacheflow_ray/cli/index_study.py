@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cacheflow_ray.cli.needle import numbers, percent
+from cacheflow_ray.cli.measuring import loaded, numbers, percent
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, to_json
 
@@ -56,17 +56,15 @@ def register(group: typer.Typer) -> None:
 
 
 def index(studied: Studied, model: ModelChoice, as_json: Json = False) -> None:
-    from cacheflow_ray.config import Defaults
-    from cacheflow_ray.eval.index.run import load, run_index
+    from cacheflow_ray.eval.index.run import run_index
 
     output = Output(as_json=as_json)
-    defaults = Defaults.from_environment()
-    loaded = load(model.name(defaults), model.options(defaults))
+    chosen = loaded(model)
     tables = []
-    for table in run_index(loaded, studied.plan(loaded.recommended), note=output.note):
+    for table in run_index(chosen, studied.plan(chosen.recommended), note=output.note):
         tell(table, output)
         tables.append(table)
-    output.result({"model": loaded.name, "tables": [to_json(table) for table in tables]})
+    output.result({"model": chosen.name, "tables": [to_json(table) for table in tables]})
 
 
 def tell(table: Table, output: Output) -> None:

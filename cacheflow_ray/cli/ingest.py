@@ -39,7 +39,10 @@ class Encoding:
     ] = None
     tau: Annotated[
         float | None,
-        typer.Option("--tau", help="Keep a patch whose similarity is below this; above 1 keeps all. Default: 0.5."),
+        typer.Option(
+            "--tau",
+            help="Keep a patch whose similarity is below this; above 1 keeps all. Default: 0.5, or the model's.",
+        ),
     ] = None
     reference: Annotated[
         str | None,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cacheflow_ray.cli.inspect import write_picture
+from cacheflow_ray.cli.measuring import loaded, numbers, percent
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output, to_json
-from cacheflow_ray.errors import InvalidConfig
 
 if TYPE_CHECKING:
     from cacheflow_ray.config import Recommended
@@ -87,20 +87,18 @@ def needle(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from cacheflow_ray.config import Defaults
     from cacheflow_ray.eval.needle.rows import make_rows
-    from cacheflow_ray.eval.needle.run import load, run_needle
+    from cacheflow_ray.eval.needle.run import run_needle
 
     output = Output(as_json=as_json)
-    defaults = Defaults.from_environment()
-    loaded = load(model.name(defaults), model.options(defaults))
-    rows = make_rows(run_needle(loaded, measured.plan(loaded.recommended), note=output.note))
+    chosen = loaded(model)
+    rows = make_rows(run_needle(chosen, measured.plan(chosen.recommended), note=output.note))
     tell(rows, output)
     if picture is not None:
         from cacheflow_ray.cli.needle_plot import plot
 
-        write_picture(picture, plot(rows, f"{loaded.name}: questions about the synthetic world"))
-    output.result({"model": loaded.name, "rows": [to_json(row) for row in rows], "picture": picture})
+        write_picture(picture, plot(rows, f"{chosen.name}: questions about the synthetic world"))
+    output.result({"model": chosen.name, "rows": [to_json(row) for row in rows], "picture": picture})
 
 
 def tell(rows: Sequence[Row], output: Output) -> None:
@@ -130,20 +128,3 @@ def tell(rows: Sequence[Row], output: Output) -> None:
         for row in rows
     ]  # fmt: skip
     output.table({name: "left" if name == "method" else "right" for name in columns}, lines)
-
-
-def percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f}"
-
-
-def numbers(name: str, text: str, least: int = 1) -> tuple[int, ...]:
-    """Raises InvalidConfig."""
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = ()
-    if not numbers or min(numbers) < least:
-        raise InvalidConfig(
-            f"{name}: {text!r} is not allowed; allowed: whole numbers from {least}, with commas", key=name
-        )
-    return numbers

@@ -15,7 +15,7 @@ EPILOG = """Examples:
 
 $ cacheflow train --out world-training
 
-$ cacheflow train --out /tmp/quick --quick
+$ cacheflow train --out quick-training --quick
 
 The same command goes on where it was stopped. DIR/checkpoints/taught and DIR/checkpoints/free are folders for --model;
 DIR/*/curve.jsonl are the curves."""

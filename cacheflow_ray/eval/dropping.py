@@ -10,18 +10,19 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path as FilePath
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from cacheflow_ray.config import AskOptions, ModelOptions, Recommended, StreamSettings
+from cacheflow_ray import world
+from cacheflow_ray.config import AskOptions, Recommended, StreamSettings
 from cacheflow_ray.core.dropping import DropRule, drop, keep_rate, similarity
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.eval.needle.rows import make_rows
 from cacheflow_ray.eval.needle.run import NeedlePlan, run_needle
-from cacheflow_ray.models import VideoModel, load_model
-from cacheflow_ray.world import Difficulty, Event, Look, Path, Script, Thing, frames, make_script
+from cacheflow_ray.models import VideoModel
+from cacheflow_ray.world import Difficulty, Event, Look, Script, Thing, frames, make_script
 from cacheflow_ray.world.things import LINES
 
 Note = Callable[[str], None]
@@ -49,7 +50,7 @@ class DropPlan:
     frames: int = 256
     questions: int = 300
     gates: tuple[float, ...] = (2.0, 4.0, 8.0)
-    clips: tuple[FilePath, ...] = ()
+    clips: tuple[Path, ...] = ()
     recommended: Recommended
 
     def settings(self) -> Iterator[StreamSettings]:
@@ -95,11 +96,6 @@ class ClipRow:
     keep_rate: float
 
 
-def load(name: str, options: ModelOptions) -> VideoModel:
-    """The model to be studied. Raises as `models.load_model`."""
-    return load_model(name, options)
-
-
 def world_rows(model: VideoModel, plan: DropPlan, note: Note) -> Iterator[WorldRow]:
     """One row per setting, the same questions for all."""
     for settings in plan.settings():
@@ -134,7 +130,7 @@ def _creeping() -> Script:
     """One thing, all the time, on its way."""
     room = make_script(0, _DRIFT_FRAMES, STILL)
     thing = Thing(colour="red", shape="star", digit=7)
-    path = Path(start=(LINES[0], LINES[0]), end=(LINES[-1], LINES[-1]))
+    path = world.Path(start=(LINES[0], LINES[0]), end=(LINES[-1], LINES[-1]))
     event = Event(thing=thing, start=0, stop=_DRIFT_FRAMES, path=path, size=STILL.size[1])
     return replace(room, events=(event,), needles=())
 
@@ -169,6 +165,6 @@ def describe(settings: StreamSettings) -> str:
     return ", ".join(parts)
 
 
-def videos_in(folder: FilePath) -> Sequence[FilePath]:
+def videos_in(folder: Path) -> Sequence[Path]:
     """Its video files, by name."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in (".mp4", ".mkv", ".webm", ".mov", ".avi"))

@@ -18,9 +18,10 @@ from cacheflow_ray.core.dropping import KEEP_ALL, DropRule, drop
 from cacheflow_ray.models.family import Loaded
 from cacheflow_ray.models.llava_onevision import LlavaVision
 from cacheflow_ray.models.word_llava import Sizes, build_word_llava
-from cacheflow_ray.training.pictures import COVERED, FAINT
+from cacheflow_ray.training.pictures import FAINT
 from cacheflow_ray.world import (
     COLOURS,
+    COVERED,
     GRID,
     PLACES,
     SHAPES,

@@ -12,13 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image as Pillow
 
-from cacheflow_ray.world import GRID, Canvas, Labels, random_room, train_frame
+from cacheflow_ray.world import COVERED, GRID, Canvas, Labels, random_room, train_frame
 
 #: Targets of a token, each a class number or NOTHING.
 TARGETS = ("colour", "shape", "digit", "place")
 
-#: A token shows the thing that covers most of it, if this share or more; below FAINT it shows nothing.
-COVERED, FAINT = 0.2, 0.05
+#: A token shows the thing that covers most of it, if COVERED or more; below this share it shows nothing.
+FAINT = 0.05
 
 #: A token without a thing, and one that is neither with nor without.
 NOTHING, UNCLEAR = -1, -2

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cacheflow_ray.config import AskOptions, Recommended, StreamSettings
 from cacheflow_ray.models.word_llava import Sizes
 from cacheflow_ray.training.bank import BankPlan
+from cacheflow_ray.training.lessons import Shape
 from cacheflow_ray.training.loop import Schedule
-from cacheflow_ray.training.reader import ReaderPlan, Shape, Stage
+from cacheflow_ray.training.reader import ReaderPlan, Stage
 
 #: Thresholds the language model meets in training: what is dropped differs from stream to stream.
 TAU = (0.3, 0.9)
@@ -116,6 +117,14 @@ FULL = Recipe(
 
 _TINY = (Shape(clips=4, blocks=2, context=2, questions=4),)
 
+_GLIMPSE = ReaderPlan(
+    schedule=Schedule(steps=3, rate=1e-3, evaluate_every=3),
+    curriculum=(Stage(share=1.0, shapes=_TINY),),
+    key_weight=0.0,
+    mass_weight=0.0,
+    seed=2,
+)
+
 #: Every stage, in seconds: for seeing that it runs.
 QUICK = Recipe(
     pictures=640,
@@ -123,18 +132,6 @@ QUICK = Recipe(
     tower_batch=16,
     bank=BankPlan(seed=TRAIN_SEED, streams=8, frames=96, tau=TAU, side=112),
     exam_bank=BankPlan(seed=EXAM_SEED, streams=4, frames=96, tau=TAU, side=112),
-    free=ReaderPlan(
-        schedule=Schedule(steps=3, rate=1e-3, evaluate_every=3),
-        curriculum=(Stage(share=1.0, shapes=_TINY),),
-        key_weight=0.0,
-        mass_weight=0.0,
-        seed=2,
-    ),
-    taught=ReaderPlan(
-        schedule=Schedule(steps=3, rate=1e-3, evaluate_every=3),
-        curriculum=(Stage(share=1.0, shapes=_TINY),),
-        key_weight=0.3,
-        mass_weight=0.3,
-        seed=3,
-    ),
+    free=_GLIMPSE,
+    taught=replace(_GLIMPSE, key_weight=0.3, mass_weight=0.3),
 )

@@ -14,7 +14,7 @@ Everything is a function of its arguments: the same seed gives the same bytes in
 
 from cacheflow_ray.world.difficulty import Difficulty
 from cacheflow_ray.world.direct import make_script
-from cacheflow_ray.world.labels import GRID, Labels, Present, labels, random_room, train_frame
+from cacheflow_ray.world.labels import COVERED, GRID, Labels, Present, labels, random_room, train_frame
 from cacheflow_ray.world.questions import KINDS, Kind, Question, follow_up, make_questions, name
 from cacheflow_ray.world.render import film, frame, frames
 from cacheflow_ray.world.scenes import Look, Scene
@@ -25,6 +25,7 @@ from cacheflow_ray.world.words import vocabulary
 
 __all__ = [
     "COLOURS",
+    "COVERED",
     "DIGITS",
     "FAMILIES",
     "GRID",

@@ -18,6 +18,9 @@ from cacheflow_ray.world.things import COLOURS, DIGITS, LINES, PLACES, SHAPES, C
 #: Rows and columns of the token grid.
 GRID = 4
 
+#: A token shows a thing that covers this much of its cell.
+COVERED = 0.2
+
 #: Different rooms that training frames are set in, per family.
 _TRAIN_ROOMS = 4096
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from cacheflow_ray.config import ModelOptions, StreamSettings
+from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.eval.index.corpus import Searched, gather
 from cacheflow_ray.eval.index.scorers import VECTORS
 from cacheflow_ray.eval.index.study import (
@@ -19,7 +19,7 @@ from cacheflow_ray.eval.index.study import (
     stops,
     summaries,
 )
-from cacheflow_ray.models import VideoModel, load_model
+from cacheflow_ray.models import VideoModel
 
 Note = Callable[[str], None]
 
@@ -53,11 +53,6 @@ class Table:
     frames: int
     block_size: int
     rows: tuple[Measured, ...]
-
-
-def load(name: str, options: ModelOptions) -> VideoModel:
-    """The model to be studied. Raises as `models.load_model`."""
-    return load_model(name, options)
 
 
 def run_index(model: VideoModel, plan: IndexPlan, *, note: Note) -> Iterator[Table]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
-from cacheflow_ray.config import AskOptions, ModelOptions, StreamSettings
+from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.core.dropping import KEEP_ALL
 from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend
@@ -16,7 +16,7 @@ from cacheflow_ray.errors import UsageError
 from cacheflow_ray.eval.needle.policies import METHODS, Case
 from cacheflow_ray.eval.needle.rows import Record
 from cacheflow_ray.eval.needle.streams import Remembered, remember
-from cacheflow_ray.models import VideoModel, load_model
+from cacheflow_ray.models import VideoModel
 from cacheflow_ray.world import Difficulty, Question, Script, make_script
 from memory_store import Store
 
@@ -59,11 +59,6 @@ class NeedlePlan:
         unknown = [name for name in self.methods if name not in METHODS]
         if unknown:
             raise UsageError(f"no method is called {unknown[0]!r}: use {', '.join(METHODS)}")
-
-
-def load(name: str, options: ModelOptions) -> VideoModel:
-    """The model to be measured. Raises as `models.load_model`."""
-    return load_model(name, options)
 
 
 def run_needle(model: VideoModel, plan: NeedlePlan, *, note: Note, folder: Path | None = None) -> list[Record]:

@@ -18,11 +18,8 @@ from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
 from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
 from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.stream import StreamEncoder
-from cacheflow_ray.world import Event, Question, Script, frames, labels, make_questions
+from cacheflow_ray.world import COVERED, Event, Question, Script, frames, labels, make_questions
 from memory_store.records import StreamRecord
-
-#: A token shows an event when the event covers this much of it.
-COVERED = 0.2
 
 #: Frames of each stream per step.
 _STEP = 32
