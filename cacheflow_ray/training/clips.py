@@ -200,22 +200,22 @@ def _same(draft: _Draft, event: int, *names: str) -> npt.NDArray[np.bool_]:
     return rivals
 
 
-def _color(draft: _Draft, rng: np.random.Generator) -> Asked | None:
-    for event in _some(draft, rng):
-        if draft.claim([event], _same(draft, event, "shape", "digit")):
-            seen = draft.events[event]
-            text = f"what color was the {SHAPES[seen['shape']]} with number {DIGITS[seen['digit']]}"
-            return Asked(kind="color", turns=((text, COLOURS[seen["colour"]]),), events=(event,))
-    return None
+def _by_number(kind: str) -> Callable[[_Draft, np.random.Generator], Asked | None]:
+    """The colour of a shape with a number, or the shape of a colour with one."""
 
+    def make(draft: _Draft, rng: np.random.Generator) -> Asked | None:
+        for event in _some(draft, rng):
+            if draft.claim([event], _same(draft, event, "shape" if kind == "color" else "colour", "digit")):
+                seen = draft.events[event]
+                colour, shape = COLOURS[seen["colour"]], SHAPES[seen["shape"]]
+                turn = {
+                    "color": (f"what color was the {shape} with number {DIGITS[seen['digit']]}", colour),
+                    "shape": (f"what shape was the {colour} thing with number {DIGITS[seen['digit']]}", shape),
+                }[kind]
+                return Asked(kind=kind, turns=(turn,), events=(event,))
+        return None
 
-def _shape(draft: _Draft, rng: np.random.Generator) -> Asked | None:
-    for event in _some(draft, rng):
-        if draft.claim([event], _same(draft, event, "colour", "digit")):
-            seen = draft.events[event]
-            text = f"what shape was the {COLOURS[seen['colour']]} thing with number {DIGITS[seen['digit']]}"
-            return Asked(kind="shape", turns=((text, SHAPES[seen["shape"]]),), events=(event,))
-    return None
+    return make
 
 
 def _about_one(kind: str) -> Callable[[_Draft, np.random.Generator], Asked | None]:
@@ -318,8 +318,8 @@ def _some(draft: _Draft, rng: np.random.Generator) -> list[int]:
 
 
 _MAKERS: dict[str, Callable[[_Draft, np.random.Generator], Asked | None]] = {
-    "color": _color,
-    "shape": _shape,
+    "color": _by_number("color"),
+    "shape": _by_number("shape"),
     "number": _about_one("number"),
     "where": _about_one("where"),
     "yesno": _yesno,

@@ -36,7 +36,9 @@ class Vectors:
     bounds: bool = False
 
 
-def _summary(name: str, count: int, through: bool = False) -> Vectors:
+def _summary(name: str, through: bool = False) -> Vectors:
+    count = make_summary(name, 1).vectors_per_block  # the same for every head_dim
+
     def make(keys: Tensor) -> Tensor:
         return make_summary(name, keys.shape[-1]).summarise(keys[:, None])[:, 0]
 
@@ -53,19 +55,19 @@ def _bounds(keys: Tensor) -> Tensor:
 
 #: name -> what is kept of a block.
 VECTORS: Final[dict[str, Vectors]] = {
-    "gru": _summary("gru", 1),
-    "gru_query": _summary("gru_query", 1, through=True),
-    "mean": _summary("mean", 1),
+    "gru": _summary("gru"),
+    "gru_query": _summary("gru_query", through=True),
+    "mean": _summary("mean"),
     "minmax": Vectors(make=_bounds, per_block=lambda _: 2, bounds=True),
-    "segments2": _summary("segments2", 2),
-    "segments4": _summary("segments4", 4),
-    "recurrent4": _summary("recurrent4", 4),
-    "recurrent8": _summary("recurrent8", 8),
-    "centroids4": _summary("centroids4", 4),
-    "centroids8": _summary("centroids8", 8),
-    "segments16": _summary("segments16", 16),
-    "recurrent16": _summary("recurrent16", 16),
-    "centroids16": _summary("centroids16", 16),
+    "segments2": _summary("segments2"),
+    "segments4": _summary("segments4"),
+    "recurrent4": _summary("recurrent4"),
+    "recurrent8": _summary("recurrent8"),
+    "centroids4": _summary("centroids4"),
+    "centroids8": _summary("centroids8"),
+    "segments16": _summary("segments16"),
+    "recurrent16": _summary("recurrent16"),
+    "centroids16": _summary("centroids16"),
     "all": Vectors(make=_all_keys, per_block=lambda size: size),
 }
 
