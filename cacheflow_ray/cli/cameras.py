@@ -21,8 +21,8 @@ WIDTH, HEIGHT = 384, 216
 
 #: Kinds of the questions about each camera, asked in this order.
 KINDS = {
-    "camera-1": ("number", "color", "yes", "order"),
-    "camera-2": ("where", "shape", "no", "count"),
+    "camera-1": ("number", "color", "yes", "order", "count"),
+    "camera-2": ("where", "shape", "no"),
 }
 
 #: A time-filtered question looks this far around what it is about, seconds.

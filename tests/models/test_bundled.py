@@ -85,7 +85,7 @@ def test_plain_generate_answers_and_the_memory_answers_alike(tmp_path: Path) -> 
 
 
 def test_it_answers_from_a_thinned_stream_of_five_minutes(tmp_path: Path) -> None:
-    """Far better than any guess (23 % on these kinds), with what it recommends."""
+    """Far better than any guess (24 % on these kinds), with what it recommends."""
     script = make_script(400, 300)
     questions = make_questions(script, per_kind=4)
     with VideoMemory.open(tmp_path, model=bundled("bundled:world")) as memory:
