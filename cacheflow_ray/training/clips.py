@@ -288,8 +288,8 @@ def _count(draft: _Draft, rng: np.random.Generator) -> Asked | None:
     if not len(free):
         return None
     pairs, there = np.unique(draft.pair[free], return_counts=True)
-    for _ in range(_TRIES):
-        times = int(rng.integers(1, min(int(there.max()), _MOST_COUNTED) + 1))
+    times = int(rng.integers(1, _MOST_COUNTED + 1))  # no less often asked where it is rare, or "one" would be a guess
+    for _ in range(_TRIES if there.max() >= times else 0):
         pair = _pick(pairs[there >= times], rng)
         chosen = _apart_events(draft, pair, times, rng)
         if chosen and draft.claim(chosen, draft.pair == pair):

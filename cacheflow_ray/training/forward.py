@@ -43,12 +43,13 @@ class Batch:
     @property
     def visible(self) -> Tensor:
         """[n, N * B] whether the questions see a token."""
-        return torch.zeros(self.video.shape[:2], dtype=torch.bool).scatter_(1, self.seen, True)
+        unseen = torch.zeros(self.video.shape[:2], dtype=torch.bool, device=self.video.device)
+        return unseen.scatter_(1, self.seen, True)
 
     @property
     def seen(self) -> Tensor:
         """[n, Tc] numbers of the tokens the questions see."""
-        tokens = self.context[..., None] * self.block_size + torch.arange(self.block_size)
+        tokens = self.context[..., None] * self.block_size + torch.arange(self.block_size, device=self.context.device)
         return tokens.flatten(1)[:, : self.context_tokens]
 
 
@@ -57,13 +58,11 @@ class Traced:
     """What losses on attention and keys look at, of chosen layers.
 
     Args:
-        queries: layer -> [n, Hq, Q, T, D] of the questions, un-rotated.
         keys: layer -> [n, H, N * B, D] of the video, un-rotated.
         mass_keys: layer -> [n, H, p + N * B, D] rotated, of prefix and video.
         mass_queries: layer -> [n, Hq, Q, T, D] rotated.
     """
 
-    queries: dict[int, Tensor]
     keys: dict[int, Tensor]
     mass_keys: dict[int, Tensor]
     mass_queries: dict[int, Tensor]
@@ -79,8 +78,9 @@ class Reader:
 
     def __init__(self, model: Any, prefix_ids: Sequence[int]) -> None:
         self._model, self._text, self._newline = model, model.model.language_model, model.model.image_newline
-        self._prefix_ids = torch.tensor(list(prefix_ids))
-        self._rotary = Rotary(self._text.rotary_emb, torch.device("cpu"))
+        self.device = self._newline.device
+        self._prefix_ids = torch.tensor(list(prefix_ids), device=self.device)
+        self._rotary = Rotary(self._text.rotary_emb, self.device)
         config = self._text.config
         self._heads, self._kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
         self.num_layers = len(self._text.layers)
@@ -89,7 +89,7 @@ class Reader:
     def __call__(self, batch: Batch, trace: Sequence[int] = ()) -> tuple[Tensor, Traced]:
         """Final hidden states [n, Q, T, C] of the questions, newline left out, and what `trace` names of layers."""
         plan = _Plan(self, batch)
-        hidden, traced = self._embedded(batch), Traced(queries={}, keys={}, mass_keys={}, mass_queries={})
+        hidden, traced = self._embedded(batch), Traced(keys={}, mass_keys={}, mass_queries={})
         for number, layer in enumerate(self._text.layers):
             last = number == self.num_layers - 1
             q, k, v = self._projected(layer, hidden)
@@ -105,6 +105,30 @@ class Reader:
             hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
         asked = self._text.norm(hidden).unflatten(1, (batch.ids.shape[1], -1))
         return asked[:, :, 1:], traced
+
+    def queries(self, ids: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+        """Of questions that see no video, as retrieval asks them: layer -> [n, Hq, Q, T, D], un-rotated.
+
+        Args:
+            ids: [n, Q, T].
+        """
+        n, num_questions, _ = ids.shape
+        start, traced = len(self._prefix_ids) + 1, dict[int, Tensor]()
+        before = torch.cat([self._text.embed_tokens(self._prefix_ids), self._newline[None]])
+        asked = self._text.embed_tokens(ids.flatten(0, 1))
+        hidden = torch.cat([before.to(asked.dtype).expand(len(asked), -1, -1), asked], dim=1)
+        angles = self._rotary(torch.arange(hidden.shape[1], device=self.device)[None])
+        for number, layer in enumerate(self._text.layers[: max(layers) + 1]):
+            q, k, v = self._projected(layer, hidden)
+            if number in layers:
+                traced[number] = q[:, :, start:].unflatten(0, (n, num_questions)).transpose(1, 2)
+            if number < max(layers):
+                out = F.scaled_dot_product_attention(
+                    rotate(q, *angles), rotate(k, *angles), v, is_causal=True, enable_gqa=True
+                )
+                hidden = hidden + layer.self_attn.o_proj(out.transpose(1, 2).flatten(2))
+                hidden = hidden + layer.mlp(layer.post_attention_layernorm(hidden))
+        return traced
 
     def logits(self, hidden: Tensor) -> Tensor:
         """[..., C] -> [..., vocabulary]."""
@@ -142,7 +166,7 @@ class _Plan:
     """Where everything of a batch stands: columns, masks and angles, the same in every layer."""
 
     def __init__(self, reader: Reader, batch: Batch) -> None:
-        self._scale = reader.head_dim**-0.5
+        self._scale, self._device = reader.head_dim**-0.5, reader.device
         self._prefix = len(reader._prefix_ids)
         self._block, self._window = batch.block_size, batch.window_blocks
         num_tokens = batch.video.shape[1]
@@ -159,27 +183,27 @@ class _Plan:
         return cos.unflatten(0, positions.shape), sin.unflatten(0, positions.shape)
 
     def _angles_of_blocks(self) -> None:
-        blocks = torch.arange(self._num_blocks)
-        held = blocks[:, None] + torch.arange(-self._window, 1)  # [N, W + 1]
+        blocks = torch.arange(self._num_blocks, device=self._device)
+        held = blocks[:, None] + torch.arange(-self._window, 1, device=self._device)  # [N, W + 1]
         exists = (held >= 0)[..., None].expand(-1, -1, self._block).flatten(1)
-        causal = torch.ones(self._block, self._block, dtype=torch.bool).tril()
-        own = torch.ones(self._block, self._window * self._block, dtype=torch.bool)
+        causal = torch.ones(self._block, self._block, dtype=torch.bool, device=self._device).tril()
+        own = torch.ones(self._block, self._window * self._block, dtype=torch.bool, device=self._device)
         seen = torch.cat([own, causal], dim=1)[None] & exists[:, None]
-        prefix = torch.ones(self._num_blocks, self._block, self._prefix, dtype=torch.bool)
+        prefix = torch.ones(self._num_blocks, self._block, self._prefix, dtype=torch.bool, device=self._device)
         self._block_mask = torch.cat([prefix, seen], dim=2)[None, None]  # [1, 1, N, B, p + (W + 1) * B]
-        self._stream = self._angles(torch.arange(self._num_blocks * self._block) + self._prefix)
+        self._stream = self._angles(torch.arange(self._num_blocks * self._block, device=self._device) + self._prefix)
         first = held[:, :1].clamp(min=0) * self._block  # the window's first token
-        self._turned_prefix = self._angles(first + torch.arange(self._prefix))
+        self._turned_prefix = self._angles(first + torch.arange(self._prefix, device=self._device))
 
     def _angles_of_questions(self, batch: Batch) -> None:
         n, start = len(batch.video), self._prefix + batch.context_tokens
-        places = torch.zeros(n, self._num_blocks * self._block, dtype=torch.long)
-        places.scatter_(1, batch.seen, torch.arange(self._prefix, start).expand(n, -1))
-        prefix = torch.arange(self._prefix).expand(n, -1)
+        places = torch.zeros(n, self._num_blocks * self._block, dtype=torch.long, device=self._device)
+        places.scatter_(1, batch.seen, torch.arange(self._prefix, start, device=self._device).expand(n, -1))
+        prefix = torch.arange(self._prefix, device=self._device).expand(n, -1)
         cos, sin = self._angles(torch.cat([prefix, places], dim=1))
         self._seen = cos[:, None], sin[:, None]  # [n, 1, p + N * B, R/2]
-        self._own = self._angles((start + torch.arange(self._length)).repeat(self._questions))
-        self._own_mask = torch.ones(self._length, self._length, dtype=torch.bool).tril()
+        self._own = self._angles((start + torch.arange(self._length, device=self._device)).repeat(self._questions))
+        self._own_mask = torch.ones(self._length, self._length, dtype=torch.bool, device=self._device).tril()
         self._context_mask = F.pad(batch.visible, (self._prefix, 0), value=True)[:, None, None]  # [n, 1, 1, p + N * B]
 
     def attend_prefix(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -239,7 +263,6 @@ class _Plan:
     def trace(self, traced: Traced, layer: int, q: Tensor, k: Tensor) -> None:
         asked = q[:, :, self.asked]
         shape = (self._questions, self._length)
-        traced.queries[layer] = asked.unflatten(2, shape)[:, :, :, 1:]
         traced.keys[layer] = k[:, :, self.video]
         traced.mass_queries[layer] = rotate(asked, *self._own).unflatten(2, shape)[:, :, :, 1:]
         traced.mass_keys[layer] = self._context_keys(k)

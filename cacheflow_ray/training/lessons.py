@@ -50,6 +50,8 @@ class Lesson:
         answer_at: [n, Q] position that gives the answer of the last turn.
         own: [n, Q, T] the last question's own words.
         needed: [n, Q, 4, N * B] tokens of each event the question needs.
+        aim: the same, of what the answer hangs on: of two events that are to be ordered the first, of events that are
+            to be counted where each begins.
         kinds: [n][Q].
     """
 
@@ -58,7 +60,14 @@ class Lesson:
     answer_at: Tensor
     own: Tensor
     needed: Tensor
+    aim: Tensor
     kinds: list[list[str]]
+
+    def to(self, device: torch.device) -> Lesson:
+        """The same, there."""
+        moved = {name: getattr(self, name).to(device) for name in ("targets", "answer_at", "own", "needed", "aim")}
+        batch = {name: getattr(self.batch, name).to(device) for name in ("video", "context", "ids")}
+        return replace(self, batch=replace(self.batch, **batch), **moved)
 
 
 class Lessons:
@@ -130,13 +139,16 @@ class Lessons:
         written = [[self._written(asked) for asked in row] for row in chosen]
         longest = max(len(item.ids) for row in written for item in row)
         ids = _padded([[item.ids for item in row] for row in written], longest, self._end)
+        needed = _needed(clips, chosen) & batch.visible[:, None, None]
+        kinds = [[asked.kind for asked in row] for row in chosen]
         return Lesson(
             batch=replace(batch, ids=ids),
             targets=_padded([[item.targets for item in row] for row in written], longest, IGNORED),
             answer_at=torch.tensor([[item.answer_at for item in row] for row in written]),
             own=_padded([[item.own for item in row] for row in written], longest, 0).bool(),
-            needed=_needed(clips, chosen) & batch.visible[:, None, None],
-            kinds=[[asked.kind for asked in row] for row in chosen],
+            needed=needed,
+            aim=_aim(needed, kinds),
+            kinds=kinds,
         )
 
     def _written(self, asked: Asked) -> _Written:
@@ -169,6 +181,16 @@ def _needed(clips: list[Clip], chosen: list[list[Asked]]) -> Tensor:
             for number, event in enumerate(asked.events):
                 needed[row, place, number] = clip.shows == event
     return torch.from_numpy(needed)
+
+
+def _aim(needed: Tensor, kinds: list[list[str]]) -> Tensor:
+    """[n, Q, 4, N * B], from the same."""
+    begins = needed & (needed.cumsum(-1) == 1)
+    first = torch.where(needed.any(-1), begins.int().argmax(-1), needed.shape[-1]).argmin(-1, keepdim=True)
+    is_first = (torch.arange(_MOST_EVENTS) == first)[..., None]
+    order, count = (torch.tensor([[own == kind for own in row] for row in kinds]) for kind in ("order", "count"))
+    aimed = torch.where(order[..., None, None], needed & is_first, needed)
+    return torch.where(count[..., None, None], begins, aimed)
 
 
 def _padded(rows: Sequence[Sequence[Sequence[int]]], length: int, value: int) -> Tensor:

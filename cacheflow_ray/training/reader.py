@@ -2,8 +2,9 @@
 longest context, questions over all of a clip or over chosen blocks of it.
 
 Beside the answers' cross-entropy there are two losses that teach it to be searched, and that the second checkpoint does
-without: the question's mean query must find the keys of the tokens it needs at the first and last layer (InfoNCE), and
-the token that answers must attend to them in the middle.
+without: the mean query of the question alone must find the keys of the tokens it needs at the first and last layer
+(InfoNCE), and the token that answers must attend to them in the middle, and above that to what the answer hangs on: of
+two events the first, of several where each begins.
 """
 
 from __future__ import annotations
@@ -94,8 +95,8 @@ def train_reader(
     def loss_of(step: int) -> Mapping[str, Tensor]:
         rng, weights = np.random.default_rng((plan.seed, 72, step)), plan.stage_at(step).kind_weights
         lesson = lessons.make(rng, plan.shape_at(step), weights)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
-            return losses(reader, lesson, plan)
+        with torch.autocast(reader.device.type, dtype=torch.bfloat16):
+            return losses(reader, lesson.to(reader.device), plan)
 
     exam = plan.curriculum[-1].shapes[0]
 
@@ -124,8 +125,10 @@ def losses(reader: Reader, lesson: Lesson, plan: ReaderPlan) -> dict[str, Tensor
     parts = {"answer": _answer_loss(reader, hidden, lesson)}
     total = parts["answer"]
     if teach:
-        parts["keys"] = torch.stack([_key_loss(traced, layer, lesson) for layer in (0, last)]).mean()
-        parts["mass"] = torch.stack([_mass_loss(traced, layer, lesson) for layer in middle]).mean()
+        queries = reader.queries(lesson.batch.ids, (0, last))
+        parts["keys"] = torch.stack([_key_loss(queries[at], traced.keys[at], lesson) for at in (0, last)]).mean()
+        aims = zip(middle, (lesson.needed, lesson.aim), strict=True)
+        parts["mass"] = torch.stack([_mass_loss(traced, layer, lesson, aim) for layer, aim in aims]).mean()
         total = total + plan.key_weight * parts["keys"] + plan.mass_weight * parts["mass"]
     return {"loss": total, **parts}
 
@@ -134,15 +137,15 @@ def _answer_loss(reader: Reader, hidden: Tensor, lesson: Lesson) -> Tensor:
     asked = lesson.targets != IGNORED
     targets = lesson.targets[asked]
     each = F.cross_entropy(reader.logits(hidden[asked]).float(), targets, reduction="none")
-    places = torch.arange(lesson.targets.shape[2]).expand_as(lesson.targets)[asked]
+    places = torch.arange(lesson.targets.shape[2], device=asked.device).expand_as(lesson.targets)[asked]
     ends = places > lesson.answer_at[..., None].expand_as(lesson.targets)[asked]
     weight = torch.where(ends, _END_WEIGHT, 1.0)
     return (each * weight).sum() / weight.sum()
 
 
-def _key_loss(traced: Traced, layer: int, lesson: Lesson) -> Tensor:
+def _key_loss(queries: Tensor, keys: Tensor, lesson: Lesson) -> Tensor:
     """InfoNCE: each needed event against every token that no needed event of the question shows."""
-    queries, keys = traced.queries[layer].float(), traced.keys[layer].float()
+    queries, keys = queries.float(), keys.float()
     own = lesson.own[:, None, :, :, None]
     mean = (queries * own).sum(3) / own.sum(3).clamp(min=1)  # [n, Hq, Q, D]
     grouped = mean.unflatten(1, (keys.shape[1], -1)).mean(2)  # [n, H, Q, D]
@@ -150,15 +153,15 @@ def _key_loss(traced: Traced, layer: int, lesson: Lesson) -> Tensor:
     return _found(_KEY_SCALE * cosine, lesson.needed)
 
 
-def _mass_loss(traced: Traced, layer: int, lesson: Lesson) -> Tensor:
-    """The same for attention of the token that answers, by its best head, to prefix and context."""
+def _mass_loss(traced: Traced, layer: int, lesson: Lesson, aim: Tensor) -> Tensor:
+    """The same of `aim` for attention of the token that answers, by its best head, to prefix and context."""
     queries, keys = traced.mass_queries[layer].float(), traced.mass_keys[layer].float()
     at = lesson.answer_at[:, None, :, None, None].expand(-1, queries.shape[1], -1, -1, queries.shape[-1])
     asking = queries.gather(3, at)[:, :, :, 0].unflatten(1, (keys.shape[1], -1))  # [n, H, G, Q, D]
     logits = torch.einsum("nhgqd,nhtd->nhgqt", asking, keys).flatten(1, 2) / keys.shape[-1] ** 0.5
-    prefix = keys.shape[2] - lesson.needed.shape[-1]
+    prefix = keys.shape[2] - aim.shape[-1]
     logits = logits.masked_fill(~F.pad(lesson.batch.visible, (prefix, 0), value=True)[:, None, None], -torch.inf)
-    needed = F.pad(lesson.needed, (prefix, 0))
+    needed = F.pad(aim, (prefix, 0))
     per_head = torch.stack([_missed(head, needed) for head in logits.unbind(1)])
     weight = needed.any(-1)
     return (per_head.amin(0) * weight).sum() / weight.sum().clamp(min=1)
@@ -182,8 +185,8 @@ def examine(reader: Reader, exams: Lessons, shape: Shape, rounds: int = 6) -> di
     """Share of right answers, per kind, on clips of streams that are never trained on."""
     right: dict[str, list[bool]] = {}
     for number in range(rounds):
-        lesson = exams.make(np.random.default_rng((73, number)), shape)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        lesson = exams.make(np.random.default_rng((73, number)), shape).to(reader.device)
+        with torch.autocast(reader.device.type, dtype=torch.bfloat16):
             hidden, _ = reader(lesson.batch)
         at = lesson.answer_at[..., None, None].expand(-1, -1, 1, hidden.shape[-1])
         guess = reader.logits(hidden.gather(2, at)[:, :, 0]).argmax(-1)

@@ -69,6 +69,7 @@ _MANY = (
 )
 _LONG = (
     Shape(clips=16, blocks=20, context=8, questions=10),
+    Shape(clips=20, blocks=24, context=3, questions=10),
     Shape(clips=12, blocks=48, context=14, questions=12),
     Shape(clips=12, blocks=32, context=20, questions=12),
     Shape(clips=10, blocks=32, context=32, questions=16),
@@ -78,7 +79,7 @@ _LONG = (
 )
 
 #: More of what is learned late, and then of what is learned last: of several events, not one.
-_LATE = {"color": 0.5, "shape": 1.1, "number": 1.3, "where": 1.3, "yesno": 1.3, "order": 1.0, "count": 1.0}
+_LATE = {"color": 0.5, "shape": 1.1, "number": 1.3, "where": 1.3, "yesno": 1.3, "order": 1.6, "count": 1.6}
 _LAST = {"color": 0.5, "shape": 0.8, "number": 1.1, "where": 0.7, "yesno": 0.8, "order": 2.2, "count": 2.2}
 
 FULL = Recipe(
@@ -102,7 +103,7 @@ FULL = Recipe(
         seed=2,
     ),
     taught=ReaderPlan(
-        schedule=Schedule(steps=2000, rate=1.5e-3, warm_up=50, evaluate_every=100),
+        schedule=Schedule(steps=2400, rate=1.5e-3, warm_up=50, evaluate_every=100),
         curriculum=(
             Stage(share=0.15, shapes=(*_TWO, *_FEW), kind_weights=_LATE),
             Stage(share=0.25, shapes=_SOME, kind_weights=_LATE),
