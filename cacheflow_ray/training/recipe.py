@@ -69,7 +69,6 @@ _MANY = (
 )
 _LONG = (
     Shape(clips=16, blocks=20, context=8, questions=10),
-    Shape(clips=20, blocks=24, context=3, questions=10),
     Shape(clips=12, blocks=48, context=14, questions=12),
     Shape(clips=12, blocks=32, context=20, questions=12),
     Shape(clips=10, blocks=32, context=32, questions=16),
@@ -77,6 +76,8 @@ _LONG = (
     Shape(clips=3, blocks=128, context=128, questions=20),
     Shape(clips=8, blocks=4, context=4, questions=14, block_size=196, window=1),
 )
+
+_LONG_OR_SPARSE = (*_LONG, Shape(clips=20, blocks=24, context=3, questions=10))
 
 #: More of what is learned late, and then of what is learned last: of several events, not one.
 _LATE = {"color": 0.5, "shape": 1.1, "number": 1.3, "where": 1.3, "yesno": 1.3, "order": 1.6, "count": 1.6}
@@ -108,7 +109,7 @@ FULL = Recipe(
             Stage(share=0.15, shapes=(*_TWO, *_FEW), kind_weights=_LATE),
             Stage(share=0.25, shapes=_SOME, kind_weights=_LATE),
             Stage(share=0.25, shapes=_MANY, kind_weights=_LATE),
-            Stage(share=0.35, shapes=_LONG, kind_weights=_LAST),
+            Stage(share=0.35, shapes=_LONG_OR_SPARSE, kind_weights=_LAST),
         ),
         key_weight=0.3,
         mass_weight=0.5,
