@@ -1,5 +1,6 @@
 """The memory store: blocks of KV, their summaries and stream states in LMDB, searched through FAISS."""
 
+from memory_store.durability import Durability
 from memory_store.errors import (
     BlockConflict,
     BlockNotFound,
@@ -38,6 +39,7 @@ __all__ = [
     "BlockReader",
     "Commit",
     "CorruptRecord",
+    "Durability",
     "EpochFenced",
     "FingerprintMismatch",
     "Hit",

@@ -1,7 +1,7 @@
 """The LMDB environment of one shard: named tables, transactions, growth of the map, and LMDB's errors as ours.
 
 A key is the stream's number (u32) followed by the block's (u32), big-endian, so that a stream's blocks lie side by
-side in order. Writes are durable on return. LMDB refuses to be opened twice in a process and must not cross a fork.
+side in order. How durable a write is on return, `Durability` says. LMDB refuses to be opened twice in a process and must not cross a fork.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TypeVar
 import lmdb
 
 from memory_store.codec import Buffer
+from memory_store.durability import SYNC_EVERY_S, Durability, check_synced, clear_unsynced, mark_unsynced
 from memory_store.errors import CorruptRecord, StoreFull, StoreLocked, StoreUnavailable, UnsupportedFormat
 
 T = TypeVar("T")
@@ -35,8 +36,13 @@ class Snapshot:
     _leave: Callable[[], None] | None = None  # `__del__` also meets one whose making was interrupted
 
     def __init__(
-        self, txn: lmdb.Transaction[memoryview], tables: dict[str, lmdb._Database], leave: Callable[[], None]
+        self,
+        env: lmdb.Environment,
+        txn: lmdb.Transaction[memoryview],
+        tables: dict[str, lmdb._Database],
+        leave: Callable[[], None] | None,
     ) -> None:
+        self._env = env
         self._txn = txn
         self._tables = tables
         self._leave = leave
@@ -57,6 +63,12 @@ class Snapshot:
 
     def delete(self, table: str, key: bytes) -> bool:
         return self._txn.delete(key, db=self._tables[table])
+
+    @contextlib.contextmanager
+    def nested(self) -> Iterator[Snapshot]:
+        """A writing transaction within this writing one: kept when the `with` block ends, undone when it raises."""
+        with self._env.begin(parent=self._txn, write=True, buffers=True) as txn:
+            yield Snapshot(self._env, txn, self._tables, None)
 
     def close(self) -> None:
         """End the transaction: committed writes stay, others are undone. Closing again does nothing."""
@@ -118,21 +130,25 @@ class _Gate:
 class Blobs:
     """One LMDB environment. Thread-safe; one writing transaction at a time."""
 
-    def __init__(self, path: Path, *, read_only: bool, map_size: int) -> None:
+    def __init__(self, path: Path, *, read_only: bool, map_size: int, durability: Durability) -> None:
         """Raises: StoreUnavailable, StoreLocked (open in this process already), CorruptRecord."""
+        check_synced(path)
         self._path = path
         self._read_only = read_only
         self._pid = os.getpid()
         self._gate = _Gate()
         self._writing = threading.Lock()
+        relaxed = durability is Durability.RELAXED and not read_only
         with lmdb_errors(path):
             self._env = lmdb.open(
                 str(path), map_size=map_size, max_dbs=len(TABLES), max_readers=_MAX_READERS, readonly=read_only,
-                create=not read_only, metasync=True, sync=True, writemap=False, readahead=True,
+                create=not read_only, metasync=durability is Durability.POWER_SAFE, sync=not relaxed, writemap=False,
+                readahead=True,
             )  # fmt: skip
             try:
                 self._tables = {name: self._env.open_db(name.encode(), create=not read_only) for name in TABLES}
                 self._env.reader_check()
+                self._syncer = _Syncer(self._env, path) if relaxed else None
             except BaseException:
                 self._env.close()
                 raise
@@ -148,7 +164,7 @@ class Blobs:
             leave = self._gate.enter()
             try:
                 with lmdb_errors(self._path, passing=lmdb.MapResizedError):
-                    return Snapshot(self._env.begin(buffers=True), self._tables, leave)
+                    return Snapshot(self._env, self._env.begin(buffers=True), self._tables, leave)
             except lmdb.MapResizedError:
                 leave()
                 self._resize(0)
@@ -193,7 +209,7 @@ class Blobs:
         except BaseException:
             leave()
             raise
-        snapshot = Snapshot(txn, self._tables, leave)
+        snapshot = Snapshot(self._env, txn, self._tables, leave)
         try:
             result = change(snapshot)
             txn.commit()
@@ -216,7 +232,34 @@ class Blobs:
             StoreUnavailable: transactions stay open.
         """
         with self._gate.alone(close=True):
+            if self._syncer:
+                self._syncer.close()
             self._env.close()
+
+
+class _Syncer:
+    """Syncs a `relaxed` environment now and then, and keeps the marker that says it is not always synced."""
+
+    def __init__(self, env: lmdb.Environment, shard: Path) -> None:
+        self._env, self._shard = env, shard
+        mark_unsynced(shard)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lmdb-sync", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.wait(SYNC_EVERY_S):
+            with contextlib.suppress(lmdb.Error):  # the next one, or the one on close, tells of it
+                self._env.sync(True)
+
+    def close(self) -> None:
+        """Sync for the last time. Closing again does nothing."""
+        if not self._stop.is_set():
+            self._stop.set()
+            self._thread.join()
+            with lmdb_errors(self._shard):
+                self._env.sync(True)
+                clear_unsynced(self._shard)
 
 
 @contextlib.contextmanager

@@ -1,8 +1,11 @@
 """The data folder: its manifest, its shards' places, and the lock of the one process that writes.
 
-DIR/manifest.json           {"format": 1, "shards": 1}
+DIR/manifest.json           {"format": 2, "shards": 1}
 DIR/shard-0000/data.mdb     LMDB
 DIR/shard-0000/writer.lock  flock held by the writer, whose pid it holds; a dead writer's lock is gone with it
+DIR/shard-0000/unsynced     there while durability is relaxed: not all of data.mdb may be on the disk
+
+Format 1 knew one shard, native KV and no retention; all of it reads as format 2, and becomes it when it is written.
 """
 
 from __future__ import annotations
@@ -13,10 +16,15 @@ import os
 from pathlib import Path
 from types import TracebackType
 
-from memory_store.blobs import lmdb_errors
-from memory_store.errors import CorruptRecord, StoreLocked, StoreUnavailable, UnsupportedFormat
+from xxhash import xxh3_64_intdigest
 
-FORMAT = 1
+from memory_store.blobs import lmdb_errors
+from memory_store.durability import sync_folder
+from memory_store.errors import CorruptRecord, InvalidRecord, StoreLocked, StoreUnavailable, UnsupportedFormat
+
+FORMAT = 2
+READABLE = (1, 2)
+MAX_SHARDS = 1024
 
 
 class WriterLock:
@@ -58,46 +66,58 @@ class WriterLock:
         self.close()
 
 
-def prepare(path: Path, *, read_only: bool) -> Path:
-    """The shard's folder inside the data folder, made when writing.
+def prepare(path: Path, *, read_only: bool, shards: int | None) -> list[Path]:
+    """The shards' folders inside the data folder, made when writing.
+
+    Args:
+        shards: how many a new folder gets (None: one); a folder that exists must have as many.
 
     Raises:
         UnsupportedFormat: made by a newer version. CorruptRecord: the manifest is not one.
+        InvalidRecord: another number of shards than there are.
         StoreUnavailable: missing (when reading only), or not a folder that can be used.
     """
     found = _read_manifest(path)
-    shard = path / "shard-0000"
     if found is not None:
-        _check_manifest(found, path)
+        count = _checked_manifest(found, path)
+        if shards not in (None, count):
+            raise InvalidRecord(
+                f"{path} has {count} shard(s), not {shards}: their number is fixed when the folder is made",
+                path=str(path),
+            )
     elif read_only:
         raise StoreUnavailable(f"{path} holds no store: check the path, or ingest something into it", path=str(path))
+    else:
+        count = 1 if shards is None else shards
+        if not 1 <= count <= MAX_SHARDS:
+            raise InvalidRecord(f"a store has 1 to {MAX_SHARDS} shards, not {count}", path=str(path))
+    places = [path / f"shard-{number:04d}" for number in range(count)]
     if not read_only:
         with lmdb_errors(path):
-            shard.mkdir(parents=True, exist_ok=True)
-    return shard
+            for place in places:
+                place.mkdir(parents=True, exist_ok=True)
+    return places
 
 
-def write_manifest(path: Path) -> None:
-    """Write the manifest unless there is one; call it with the writer's lock held, once LMDB could be opened."""
+def shard_of(name: str, count: int) -> int:
+    """Where a stream is kept: the shard whose hash with the name is greatest (rendezvous hashing)."""
+    return max(range(count), key=lambda number: xxh3_64_intdigest(f"{number:04d}/{name}".encode()))
+
+
+def write_manifest(path: Path, shards: list[Path]) -> None:
+    """Write the manifest, or bring an older one up to date; with the writer's locks held, once LMDB could be opened."""
     target, draft = path / "manifest.json", path / "manifest.json.new"
+    manifest = {"format": FORMAT, "shards": len(shards)}
     with lmdb_errors(path):
-        if target.exists():
+        if _read_manifest(path) == manifest:
             return
         with draft.open("w") as file:
-            json.dump({"format": FORMAT, "shards": 1}, file)
+            json.dump(manifest, file)
             file.flush()
             os.fsync(file.fileno())
         draft.replace(target)
-        for folder in (path / "shard-0000", path, path.parent):
-            _sync_folder(folder)  # a new file survives a power cut only once its folder is synced
-
-
-def _sync_folder(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        for folder in (*shards, path, path.parent):
+            sync_folder(folder)
 
 
 def _read_manifest(path: Path) -> object:
@@ -112,13 +132,28 @@ def _read_manifest(path: Path) -> object:
         raise StoreUnavailable(f"{path} cannot be read ({error.strerror}): check the path", path=str(path)) from None
 
 
-def _check_manifest(found: object, path: Path) -> None:
+def _checked_manifest(found: object, path: Path) -> int:
+    """The number of shards."""
     if not isinstance(found, dict) or not isinstance(found.get("format"), int):
         raise CorruptRecord(f"{path}/manifest.json names no format: restore it from a copy", path=str(path))
-    if found["format"] != FORMAT or found.get("shards") != 1:
+    if found["format"] not in READABLE:
         raise UnsupportedFormat(
-            f"{path} has format {found['format']} with {found.get('shards')} shard(s), this version reads format "
-            f"{FORMAT} with 1: use the version that made it",
+            f"{path} has format {found['format']}, this version reads formats {READABLE[0]} to {READABLE[-1]}: use the "
+            "version that made it",
             path=str(path),
             format=found["format"],
         )
+    count = found.get("shards")
+    there = len(list(path.glob("shard-[0-9][0-9][0-9][0-9]")))
+    if not isinstance(count, int) or not 1 <= count <= MAX_SHARDS or count < there:
+        # A changed number would look for streams in the wrong place.
+        raise CorruptRecord(
+            f"{path}/manifest.json speaks of {count} shard(s), and there are {there}: restore it from a copy",
+            path=str(path),
+        )
+    if there < count:
+        raise StoreUnavailable(
+            f"{path} has {there} of its {count} shard folder(s): put the missing back, or restore a snapshot",
+            path=str(path),
+        )
+    return count

@@ -3,8 +3,7 @@
     create_stream -> commit, commit, ... -> search -> reader -> KV
                      one durable transaction each      short, zero-copy
 
-`Store` is the face of a data folder. A folder has one shard now, and `Store._shard` is where a stream would be assigned
-to one of several.
+`Store` is the face of a data folder, whose streams are spread over its shards by their names.
 """
 
 from __future__ import annotations
@@ -12,38 +11,32 @@ from __future__ import annotations
 import time
 import weakref
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
 import numpy as np
 
 from memory_store import catalog, committing, folder, lookup, sessions
-from memory_store.blobs import Blobs, Snapshot
+from memory_store.blobs import Snapshot
+from memory_store.durability import Durability
 from memory_store.fetch import BlockReader
-from memory_store.index import Indexes, check_queries
+from memory_store.index import check_queries
 from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.shard import Shard
 
 #: Address space, not disk: the file grows as it is written, and the map doubles when this is not enough.
 MAP_SIZE = 64 << 30
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Shard:
-    """One LMDB environment and the indexes derived from it."""
-
-    blobs: Blobs
-    indexes: Indexes
-
-
 class Store:
     """Thread-safe. One process writes a folder; others may read it (`read_only=True`). Close it or use `with`."""
 
-    def __init__(self, shard: _Shard, lock: folder.WriterLock | None, clock: Callable[[], float]) -> None:
-        self._only_shard = shard
-        self._lock = lock
+    def __init__(self, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
+        self._shards = tuple(shards)
         self._clock = clock
         self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
+        self._committing = ThreadPoolExecutor(len(shards), thread_name_prefix="commit") if len(shards) > 1 else None
 
     @classmethod
     def open(
@@ -51,6 +44,8 @@ class Store:
         path: str | Path,
         *,
         read_only: bool = False,
+        shards: int | None = None,
+        durability: Durability = Durability.POWER_SAFE,
         map_size: int = MAP_SIZE,
         clock: Callable[[], float] = time.time,
     ) -> Store:
@@ -58,26 +53,29 @@ class Store:
 
         Args:
             read_only: take no lock; another process may write meanwhile.
-            map_size: bytes of address space to begin with.
+            shards: LMDB environments of a new folder, each with its own writer; None: one, or as many as there are.
+            durability: what a crash can cost.
+            map_size: bytes of address space of a shard to begin with.
             clock: Unix time, by which expired sessions are swept.
 
         Raises:
             StoreLocked: another process writes it (the message names its pid), or this one has it open.
-            UnsupportedFormat: made by a newer version.
+            UnsupportedFormat: made by a newer version. InvalidRecord: it has another number of shards.
             StoreUnavailable: missing, or may not be read or written. CorruptRecord: it is damaged.
         """
         path = Path(path).absolute()
-        place = folder.prepare(path, read_only=read_only)
-        lock = None if read_only else folder.WriterLock(place)
+        places = folder.prepare(path, read_only=read_only, shards=shards)
+        opened: list[Shard] = []
         try:
-            blobs = Blobs(place, read_only=read_only, map_size=map_size)
+            for place in places:
+                opened.append(Shard.open(place, read_only=read_only, map_size=map_size, durability=durability))
             if not read_only:
-                folder.write_manifest(path)
+                folder.write_manifest(path, places)
         except BaseException:
-            if lock:
-                lock.close()
+            for shard in opened:
+                shard.close()
             raise
-        return cls(_Shard(blobs=blobs, indexes=Indexes()), lock, clock)
+        return cls(opened, clock)
 
     def create_stream(self, record: StreamRecord) -> StreamRecord:
         """The stored record: `record` itself, or the one there is with equal fingerprint and settings.
@@ -92,7 +90,7 @@ class Store:
             committing.check_same_stream(plain, entry.record)
             return entry.record
 
-        return self._shard(record.stream_id).blobs.write(create)
+        return self._shard(record.stream_id).writer.write(create)
 
     def get_stream(self, stream_id: str) -> StreamRecord:
         """Raises: StreamNotFound."""
@@ -101,8 +99,11 @@ class Store:
 
     def list_streams(self) -> list[StreamRecord]:
         """All streams in order of stream_id."""
-        with self._only_shard.blobs.read() as snapshot:
-            return [entry.record for entry in catalog.all_entries(snapshot)]
+        records = []
+        for shard in self._shards:
+            with shard.blobs.read() as snapshot:
+                records += [entry.record for entry in catalog.all_entries(snapshot)]
+        return sorted(records, key=lambda record: record.stream_id)
 
     def delete_stream(self, stream_id: str) -> None:
         """Delete the stream with its blocks, summaries, thumbnails, state, index and the sessions `stream_id/...`.
@@ -118,25 +119,30 @@ class Store:
             sessions.remove_turns_of_stream(snapshot, stream_id)
             return entry.number
 
-        shard.indexes.drop(shard.blobs.write(delete))
+        shard.indexes.drop(shard.writer.write(delete))
 
     def commit(self, commits: Sequence[Commit]) -> None:
-        """Write all blocks, summaries, thumbnails and states in one transaction; durable on return.
+        """Write all blocks, summaries, thumbnails and states, those of one shard in one transaction.
 
-        A block that is stored already is left as it is when its tokens agree, so a commit may be repeated.
+        On return they are as durable as the store is. A block that is stored already is left as it is when its tokens
+        agree, so a commit may be repeated. Commits of other threads share the wait for the disk.
 
         Raises:
             StreamNotFound; EpochFenced: from an earlier owner of the stream; BlockConflict: stored with other tokens;
             InvalidRecord: a gap in block numbers, a state that counts other blocks than there are, blocks unlike the
-            stream's others or going back in time; StoreFull. Nothing is written then.
+            stream's others or going back in time; StoreFull. Nothing is written to that shard then.
         """
-
-        def apply(snapshot: Snapshot) -> None:
-            for commit in commits:
-                committing.apply_commit(snapshot, commit)
-
-        if commits:
-            self._only_shard.blobs.write(apply)
+        of_shard: dict[int, list[Commit]] = {}
+        for commit in commits:
+            of_shard.setdefault(folder.shard_of(commit.stream_id, len(self._shards)), []).append(commit)
+        if self._committing is None or len(of_shard) == 1:
+            for number, own in of_shard.items():
+                self._shards[number].commit(own)
+            return
+        waiting = [self._committing.submit(self._shards[number].commit, own) for number, own in of_shard.items()]
+        errors = [future.exception() for future in waiting]
+        for error in filter(None, errors):
+            raise error
 
     def load_state(self, stream_id: str) -> StreamState | None:
         """The state last committed. Raises: StreamNotFound, CorruptRecord."""
@@ -234,7 +240,7 @@ class Store:
             InvalidRecord: an id of no or more than 400 bytes. StoreFull.
         """
         sessions.check_session(session_id, expires_s)
-        self._shard(session_id).blobs.write(
+        self._shard(session_id).writer.write(
             lambda snapshot: sessions.put_turns(snapshot, session_id, payload, expires_s, self._clock())
         )
 
@@ -247,9 +253,10 @@ class Store:
         """Close open readers, wait for calls under way, and give the folder up. Closing again does nothing."""
         for reader in list(self._readers):
             reader.close()
-        self._only_shard.blobs.close()
-        if self._lock:
-            self._lock.close()
+        for shard in self._shards:
+            shard.close()
+        if self._committing:
+            self._committing.shutdown()
 
     def __enter__(self) -> Store:
         return self
@@ -257,6 +264,6 @@ class Store:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _shard(self, _name: str) -> _Shard:
-        """The shard that keeps the stream or session of that name."""
-        return self._only_shard
+    def _shard(self, name: str) -> Shard:
+        """The shard of a stream, or of a session, which is named `stream/...`."""
+        return self._shards[folder.shard_of(name.partition("/")[0], len(self._shards))]

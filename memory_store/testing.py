@@ -18,6 +18,7 @@ import numpy as np
 from memory_store import committing, sessions
 from memory_store.catalog import check_block_idxs, plain_record, stream_not_found
 from memory_store.codec import KvLayout
+from memory_store.durability import Durability
 from memory_store.errors import BlockNotFound, FingerprintMismatch, InvalidRecord, StoreUnavailable
 from memory_store.index import best_hits, check_queries
 from memory_store.records import Array, Block, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
@@ -86,6 +87,8 @@ class MemoryStore:
         path: str | Path,
         *,
         read_only: bool = False,
+        shards: int | None = None,
+        durability: Durability = Durability.POWER_SAFE,
         map_size: int = MAP_SIZE,
         clock: Callable[[], float] = time.time,
     ) -> MemoryStore:

@@ -344,15 +344,15 @@ class StoreConformance:
         assert store.read_thumbnails("cam", [0]) == [b"jpeg 0"]
 
     def test_turns_live_until_they_expire(self, store: Store, clock: FakeClock) -> None:
-        store.put_turns("one", b"a", clock.now_s + 10)
-        store.put_turns("one", b"b", clock.now_s + 20)
-        assert store.get_turns("one", clock.now_s + 19.9) == b"b"
-        assert store.get_turns("one", clock.now_s + 20) is None
-        assert store.get_turns("two", clock.now_s) is None
+        store.put_turns("cam/one", b"a", clock.now_s + 10)
+        store.put_turns("cam/one", b"b", clock.now_s + 20)
+        assert store.get_turns("cam/one", clock.now_s + 19.9) == b"b"
+        assert store.get_turns("cam/one", clock.now_s + 20) is None
+        assert store.get_turns("cam/two", clock.now_s) is None
         clock.now_s += 30
-        store.put_turns("two", b"c", math.inf)
-        assert store.get_turns("one", clock.now_s - 30) is None
-        assert store.get_turns("two", 1e300) == b"c"
+        store.put_turns("cam/two", b"c", math.inf)
+        assert store.get_turns("cam/one", clock.now_s - 30) is None
+        assert store.get_turns("cam/two", 1e300) == b"c"
         for session_id, expires_s in (("", 1.0), ("x" * 401, 1.0), ("x", math.nan)):
             with pytest.raises(InvalidRecord):
                 store.put_turns(session_id, b"", expires_s)

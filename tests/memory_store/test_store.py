@@ -135,7 +135,7 @@ def test_opening_twice_in_one_process_is_refused(tmp_path: Path) -> None:
     Store.open(tmp_path).close()
 
 
-@pytest.mark.parametrize("manifest", [{"format": 2, "shards": 1}, {"format": 1, "shards": 4}])
+@pytest.mark.parametrize("manifest", [{"format": 3, "shards": 1}, {"format": 99, "shards": 4}])
 @pytest.mark.parametrize("read_only", [False, True])
 def test_a_newer_format_is_refused_and_left_alone(tmp_path: Path, manifest: dict, read_only: bool) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
