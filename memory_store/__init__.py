@@ -8,6 +8,8 @@ from memory_store.errors import (
     EpochFenced,
     FingerprintMismatch,
     InvalidRecord,
+    KvDropped,
+    QuotaExceeded,
     StoreError,
     StoreFull,
     StoreLocked,
@@ -23,12 +25,15 @@ from memory_store.records import (
     Block,
     Commit,
     Hit,
+    Retention,
     StreamRecord,
     StreamState,
     StreamStats,
     TimeRange,
 )
-from memory_store.store import Store
+from memory_store.store import Store, restore
+from memory_store.upkeep import StoreStats
+from memory_store.verify import Finding, VerifyReport
 
 __all__ = [
     "KV_DTYPES",
@@ -41,13 +46,18 @@ __all__ = [
     "CorruptRecord",
     "Durability",
     "EpochFenced",
+    "Finding",
     "FingerprintMismatch",
     "Hit",
     "InvalidRecord",
+    "KvDropped",
+    "QuotaExceeded",
+    "Retention",
     "Store",
     "StoreError",
     "StoreFull",
     "StoreLocked",
+    "StoreStats",
     "StoreUnavailable",
     "StreamExists",
     "StreamNotFound",
@@ -55,5 +65,7 @@ __all__ = [
     "StreamState",
     "StreamStats",
     "TimeRange",
+    "VerifyReport",
+    "restore",
     "UnsupportedFormat",
 ]

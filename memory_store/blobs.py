@@ -1,7 +1,8 @@
 """The LMDB environment of one shard: named tables, transactions, growth of the map, and LMDB's errors as ours.
 
 A key is the stream's number (u32) followed by the block's (u32), big-endian, so that a stream's blocks lie side by
-side in order. How durable a write is on return, `Durability` says. LMDB refuses to be opened twice in a process and must not cross a fork.
+side in order. How durable a write is on return, `Durability` says. LMDB refuses to be opened twice in a process and
+must not cross a fork.
 """
 
 from __future__ import annotations
@@ -18,12 +19,15 @@ from typing import TypeVar
 import lmdb
 
 from memory_store.codec import Buffer
-from memory_store.durability import SYNC_EVERY_S, Durability, check_synced, clear_unsynced, mark_unsynced
+from memory_store.durability import SYNC_EVERY_S, Durability, check_synced, clear_unsynced, mark_unsynced, sync_folder
 from memory_store.errors import CorruptRecord, StoreFull, StoreLocked, StoreUnavailable, UnsupportedFormat
 
 T = TypeVar("T")
 
-TABLES = ("meta", "streams", "blocks", "summaries", "states", "thumbnails", "turns")
+TABLES = (
+    "meta", "streams", "blocks", "summaries", "states", "thumbnails", "turns", "ages", "tokens", "absent", "policies",
+    "doomed",
+)  # fmt: skip
 _MAX_READERS = 1022
 _GROW_TIMEOUT_S = 30.0
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -48,10 +52,12 @@ class Snapshot:
         self._leave = leave
 
     def get(self, table: str, key: bytes) -> memoryview | None:
-        return self._txn.get(key, db=self._tables[table])
+        return self._txn.get(key, db=self._tables[table]) if table in self._tables else None
 
     def scan(self, table: str, prefix: bytes, start: bytes = b"") -> Iterator[tuple[bytes, memoryview]]:
         """Entries whose key begins with `prefix`, in key order, from `prefix + start` on."""
+        if table not in self._tables:  # an older store, opened read-only
+            return
         with self._txn.cursor(self._tables[table]) as cursor:
             found = cursor.set_range(prefix + start) if prefix + start else cursor.first()
             while found and bytes(key := cursor.key()).startswith(prefix):
@@ -146,7 +152,7 @@ class Blobs:
                 readahead=True,
             )  # fmt: skip
             try:
-                self._tables = {name: self._env.open_db(name.encode(), create=not read_only) for name in TABLES}
+                self._tables = _open_tables(self._env, read_only)
                 self._env.reader_check()
                 self._syncer = _Syncer(self._env, path) if relaxed else None
             except BaseException:
@@ -217,6 +223,37 @@ class Blobs:
         finally:
             snapshot.close()
 
+    def check_readers(self) -> int:
+        """Clear the slots of readers that have died; how many there were. Old pages are kept for them until then."""
+        self._check_process()
+        with lmdb_errors(self._path):
+            return self._env.reader_check()
+
+    def copy_to(self, folder: Path) -> None:
+        """Write a compact copy of the newest commit into an empty folder, while others go on writing; synced."""
+        self._check_process()
+        with lmdb_errors(folder):
+            self._env.copy(str(folder), compact=True)
+            with (folder / "data.mdb").open("rb+") as file:
+                os.fsync(file.fileno())
+        sync_folder(folder)
+
+    def usage(self) -> dict[str, int]:
+        """Bytes of the file, of its pages in use and of the map; readers and the transaction number."""
+        self._check_process()
+        with lmdb_errors(self._path):
+            info, page = self._env.info(), self._env.stat()["psize"]
+            with self._env.begin() as txn:
+                stats = [txn.stat(db) for db in self._tables.values()]
+            pages = sum(own["branch_pages"] + own["leaf_pages"] + own["overflow_pages"] for own in stats)
+            return {
+                "file_bytes": (self._path / "data.mdb").stat().st_size,
+                "used_bytes": pages * page,
+                "map_bytes": info["map_size"],
+                "readers": info["num_readers"],
+                "transactions": info["last_txnid"],
+            }
+
     def _resize(self, map_size: int) -> None:
         with self._gate.alone(), lmdb_errors(self._path):
             self._env.set_mapsize(map_size)
@@ -235,6 +272,15 @@ class Blobs:
             if self._syncer:
                 self._syncer.close()
             self._env.close()
+
+
+def _open_tables(env: lmdb.Environment, read_only: bool) -> dict[str, lmdb._Database]:
+    """All of them when writing; when reading, those there are."""
+    tables = {}
+    for name in TABLES:
+        with contextlib.suppress(lmdb.NotFoundError) if read_only else contextlib.nullcontext():
+            tables[name] = env.open_db(name.encode(), create=not read_only)
+    return tables
 
 
 class _Syncer:

@@ -4,8 +4,11 @@ table       key                            value
 meta        "next_stream"                  the next stream's number, u32
 meta        "head" + stream number         StreamHead
 streams     stream id                      number and StreamRecord
-blocks, summaries, thumbnails              stream number + block_idx -> one value per block
+blocks, summaries, thumbnails, ages        stream number + block_idx -> one value per block; ages: when it was stored
+tokens, absent                             the same, of blocks without KV: their tokens, and why and how much is gone
 states      stream number                  StreamState
+policies    stream number                  Retention
+doomed      stream number                  nothing: a deleted stream whose blocks are still to be removed
 turns       "s" + session id               expiry and payload
 turns       "e" + expiry + session id      nothing: finds what has expired
 """
@@ -14,9 +17,10 @@ from __future__ import annotations
 
 import bisect
 import contextlib
+import itertools
 import json
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -25,6 +29,7 @@ import numpy as np
 from memory_store.blobs import Snapshot
 from memory_store.codec import KvLayout
 from memory_store.errors import BlockNotFound, CorruptRecord, InvalidRecord, StreamNotFound
+from memory_store.quantize import codec_of
 from memory_store.records import KV_DTYPES, StreamRecord, StreamStats, TimeRange
 from memory_store.values import SummaryHeader, decode_json, decode_summary_header, encode_json
 
@@ -32,7 +37,7 @@ _U32 = struct.Struct(">I")
 _BLOCK_KEY = struct.Struct(">II")
 _NEXT = b"next_stream"
 _DTYPES = {dtype.name: dtype for dtype in KV_DTYPES}
-PER_BLOCK = ("blocks", "summaries", "thumbnails")
+PER_BLOCK = ("blocks", "summaries", "thumbnails", "ages", "tokens", "absent")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,16 +57,24 @@ class StreamEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamHead:
-    """Totals of a stream that has blocks, and the layout they share. `summary_shape`: [S, V, H, D]."""
+    """Totals of a stream that has blocks, and the layout they share.
+
+    Args:
+        summary_shape: [S, V, H, D].
+        live: the blocks that are kept, as ascending ranges.
+        aged_to: of the blocks below it, all that may lose their KV have lost it.
+    """
 
     stats: StreamStats
     layout: KvLayout
     summary_shape: tuple[int, int, int, int]
+    live: tuple[range, ...]
+    aged_to: int = 0
 
 
 def find_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry | None:
     value = snapshot.get("streams", stream_id.encode()) if stream_id else None
-    return None if value is None else _entry(stream_id.encode(), value)
+    return None if value is None else decode_entry(stream_id.encode(), value)
 
 
 def get_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry:
@@ -74,7 +87,7 @@ def get_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry:
 
 def all_entries(snapshot: Snapshot) -> list[StreamEntry]:
     """In order of stream_id."""
-    return [_entry(key, value) for key, value in snapshot.scan("streams", b"")]
+    return [decode_entry(key, value) for key, value in snapshot.scan("streams", b"")]
 
 
 def add_entry(snapshot: Snapshot, record: StreamRecord) -> StreamEntry:
@@ -86,13 +99,27 @@ def add_entry(snapshot: Snapshot, record: StreamRecord) -> StreamEntry:
 
 
 def remove_entry(snapshot: Snapshot, entry: StreamEntry) -> None:
-    """Delete the stream and every value of it."""
-    for table in PER_BLOCK:
-        for key in [key for key, _ in snapshot.scan(table, entry.key)]:
-            snapshot.delete(table, key)
-    snapshot.delete("states", entry.key)
+    """Delete the stream at once; what is kept of its blocks is removed by `remove_doomed`."""
+    for table in ("states", "policies"):
+        snapshot.delete(table, entry.key)
     snapshot.delete("meta", b"head" + entry.key)
     snapshot.delete("streams", entry.record.stream_id.encode())
+    snapshot.put("doomed", entry.key, b"")
+
+
+def remove_doomed(snapshot: Snapshot, limit: int) -> bool:
+    """Remove up to `limit` values of deleted streams; whether more are left."""
+    for number, _ in snapshot.scan("doomed", b""):
+        for table in PER_BLOCK:
+            keys = [key for key, _ in itertools.islice(snapshot.scan(table, number), limit)]
+            for key in keys:
+                snapshot.delete(table, key)
+            limit -= len(keys)
+            if limit <= 0:
+                return True
+        snapshot.delete("doomed", number)
+        return True
+    return False
 
 
 def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
@@ -107,6 +134,8 @@ def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
         stats=StreamStats(**fields["stats"]),
         layout=KvLayout(**layout),
         summary_shape=tuple(fields["summary_shape"]),
+        live=tuple(itertools.starmap(range, fields.get("live", [[0, fields["stats"]["num_blocks"]]]))),
+        aged_to=fields.get("aged_to", 0),
     )
 
 
@@ -116,12 +145,18 @@ def put_head(snapshot: Snapshot, entry: StreamEntry, head: StreamHead) -> None:
         "stats": asdict(head.stats),
         "layout": layout | {"dtype": head.layout.dtype.name},
         "summary_shape": head.summary_shape,
+        "live": [[blocks.start, blocks.stop] for blocks in head.live],
+        "aged_to": head.aged_to,
     }
     snapshot.put("meta", b"head" + entry.key, encode_json(b"HEAD", entry.key, fields))
 
 
 def num_blocks(head: StreamHead | None) -> int:
     return head.stats.num_blocks if head else 0
+
+
+def live_blocks(head: StreamHead | None) -> tuple[range, ...]:
+    return head.live if head else ()
 
 
 def block_value(snapshot: Snapshot, table: str, entry: StreamEntry, block_idx: int) -> memoryview:
@@ -161,25 +196,50 @@ def naming(entry: StreamEntry, what: str, block_idx: int | None = None) -> Itera
         ) from error
 
 
-def overlapping(snapshot: Snapshot, entry: StreamEntry, count: int, time_range: TimeRange) -> range:
-    """Blocks of 0..count-1 that overlap the range; both ends of blocks grow with their number, so it is a search."""
-    blocks = range(count)
-    first = bisect.bisect_left(blocks, time_range.start_s, key=lambda at: block_totals(snapshot, entry, at).end_s)
-    stop = bisect.bisect_right(blocks, time_range.end_s, key=lambda at: block_totals(snapshot, entry, at).start_s)
-    return range(first, max(first, stop))
+def overlapping(snapshot: Snapshot, entry: StreamEntry, live: Sequence[range], time_range: TimeRange) -> range:
+    """From the first to the last live block that overlaps the range; both ends of blocks grow with their number."""
+    found = []
+    for blocks in live:
+        first = bisect.bisect_left(blocks, time_range.start_s, key=lambda at: block_totals(snapshot, entry, at).end_s)
+        stop = bisect.bisect_right(blocks, time_range.end_s, key=lambda at: block_totals(snapshot, entry, at).start_s)
+        if first < stop:
+            found.append(range(blocks[first], blocks[stop - 1] + 1))
+    return range(found[0].start, found[-1].stop) if found else range(0)
 
 
-def check_block_idxs(stream_id: str, block_idxs: Any, count: int) -> list[int]:
+def with_block(live: Sequence[range], block_idx: int) -> tuple[range, ...]:
+    """The live ranges and one block behind them."""
+    if live and live[-1].stop == block_idx:
+        return (*live[:-1], range(live[-1].start, block_idx + 1))
+    return (*live, range(block_idx, block_idx + 1))
+
+
+def within(live: Sequence[range], blocks: range) -> list[range]:
+    """The live ones of consecutive `blocks`, as ascending ranges."""
+    cut = (range(max(own.start, blocks.start), min(own.stop, blocks.stop)) for own in live)
+    return [own for own in cut if own]
+
+
+def check_block_idxs(stream_id: str, block_idxs: Any, count: int, live: Sequence[range] | None = None) -> list[int]:
     """`block_idxs` as ints.
 
+    Args:
+        live: None: all of 0..count-1.
+
     Raises:
-        BlockNotFound: one is not in 0..count-1.
+        BlockNotFound: one is not in 0..count-1, or deleted.
     """
     checked = [int(block_idx) for block_idx in np.asarray(block_idxs, dtype=object).ravel()]
     for block_idx in checked:
         if not 0 <= block_idx < count:
             raise BlockNotFound(
                 f"stream {stream_id!r} has no block {block_idx}: its {count} blocks count from 0",
+                stream_id=stream_id,
+                block_idx=block_idx,
+            )
+        if live is not None and not any(block_idx in blocks for blocks in live):
+            raise BlockNotFound(
+                f"block {block_idx} of stream {stream_id!r} was deleted, as its retention says: ask for newer ones",
                 stream_id=stream_id,
                 block_idx=block_idx,
             )
@@ -203,6 +263,7 @@ def plain_record(record: StreamRecord) -> StreamRecord:
         settings = json.loads(json.dumps(dict(record.settings)))
     except (TypeError, ValueError) as error:
         raise InvalidRecord(f"stream {record.stream_id!r}: settings are not JSON ({error})", **what) from None
+    codec_of(settings)
     return StreamRecord(
         stream_id=record.stream_id,
         fingerprint=record.fingerprint,
@@ -212,6 +273,7 @@ def plain_record(record: StreamRecord) -> StreamRecord:
     )
 
 
-def _entry(key: bytes, value: memoryview) -> StreamEntry:
+def decode_entry(key: bytes, value: memoryview) -> StreamEntry:
+    """Raises: CorruptRecord."""
     fields = decode_json(b"STRM", key, value)
     return StreamEntry(number=fields["number"], record=StreamRecord(**fields["record"]))

@@ -8,14 +8,28 @@ from typing import Any
 import numpy as np
 
 from memory_store.blobs import Snapshot
-from memory_store.catalog import StreamEntry, StreamHead, block_value, get_entry, get_head, naming, num_blocks, put_head
-from memory_store.codec import KvLayout, decode_header, encode_block
+from memory_store.catalog import (
+    StreamEntry,
+    StreamHead,
+    get_entry,
+    get_head,
+    live_blocks,
+    naming,
+    num_blocks,
+    put_head,
+    with_block,
+    within,
+)
+from memory_store.codec import KvLayout, encode_block
 from memory_store.errors import BlockConflict, EpochFenced, InvalidRecord, StreamExists
+from memory_store.lookup import block_tokens
+from memory_store.quantize import codec_of
 from memory_store.records import Array, Block, Commit, StreamRecord, StreamState, StreamStats
+from memory_store.retention import enforce, get_policy, put_age
 from memory_store.values import SummaryHeader, decode_state, encode_state, encode_summary, seal
 
 
-def apply_commit(snapshot: Snapshot, commit: Commit) -> None:
+def apply_commit(snapshot: Snapshot, commit: Commit, now_s: float) -> None:
     """Raises: StreamNotFound, EpochFenced, BlockConflict, InvalidRecord, CorruptRecord."""
     entry = get_entry(snapshot, commit.stream_id)
     check_epoch(commit, get_state(snapshot, entry))
@@ -23,15 +37,16 @@ def apply_commit(snapshot: Snapshot, commit: Commit) -> None:
     for block in commit.blocks:
         count = num_blocks(head)
         check_place(commit, block, count)
-        if block.block_idx < count:
-            value = block_value(snapshot, "blocks", entry, block.block_idx)
-            stored = decode_header(value, stream_id=commit.stream_id, block_idx=block.block_idx)
-            check_same_tokens(block, stored.tokens)
+        if head and block.block_idx < count:
+            if within(head.live, range(block.block_idx, block.block_idx + 1)):  # or it has come and gone
+                check_same_tokens(block, block_tokens(snapshot, entry, block.block_idx))
         else:
             head = _append(snapshot, entry, head, block)
+            put_age(snapshot, entry.block_key(block.block_idx), now_s)
     check_count(commit, num_blocks(head))
     if head and commit.blocks:
-        put_head(snapshot, entry, head)
+        policy = get_policy(snapshot, entry)
+        put_head(snapshot, entry, enforce(snapshot, entry, head, policy, now_s).head if policy else head)
     snapshot.put("states", entry.key, encode_state(entry.key, commit.state))
 
 
@@ -47,7 +62,7 @@ def _append(snapshot: Snapshot, entry: StreamEntry, head: StreamHead | None, blo
     """Write the stream's next block and return the head that counts it."""
     check_like_others(block, (head.layout, head.summary_shape) if head else None, head.stats if head else None)
     key = entry.block_key(block.block_idx)
-    value = encode_block(block, entry.record.fingerprint)
+    value = encode_block(block, entry.record.fingerprint, codec_of(entry.record.settings))
     thumbnail = b"" if block.thumbnail is None else seal(b"THUM", key, block.thumbnail)
     start_s, end_s = span(block)
     totals = SummaryHeader(
@@ -65,6 +80,8 @@ def _append(snapshot: Snapshot, entry: StreamEntry, head: StreamHead | None, blo
         stats=extended(head.stats if head else None, totals),
         layout=KvLayout.of(block.kv),
         summary_shape=(shape[0], shape[1], shape[2], shape[3]),
+        live=with_block(live_blocks(head), block.block_idx),
+        aged_to=head.aged_to if head else 0,
     )
 
 

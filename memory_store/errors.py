@@ -4,12 +4,14 @@
     ├── InvalidRecord           a value that may not be stored (shape, dtype, name, NaN)
     ├── StreamNotFound          no such stream
     ├── StreamExists            the name is taken by a stream with other immutable fields
-    ├── BlockNotFound           no such block in the stream
+    ├── BlockNotFound           no such block in the stream, or no more
+    ├── KvDropped               only the block's summary is kept: its KV must be encoded again
     ├── BlockConflict           a block already stored holds other tokens
     ├── FingerprintMismatch     KV of another model (or dtype, prefix, adapter version)
     ├── EpochFenced             the stream has moved to a newer owner
     ├── CorruptRecord           identity or checksum of a stored value does not hold
     ├── UnsupportedFormat       data folder of a newer (or unknown) format version
+    ├── QuotaExceeded           the tenant has as much stored as it may have
     ├── StoreLocked             another process writes this data folder
     ├── StoreFull               no space left; what was committed stays readable
     └── StoreUnavailable        the folder cannot be read or written (permissions, missing, closed)
@@ -55,6 +57,14 @@ class BlockNotFound(StoreError):
     """The stream has no such block."""
 
 
+class KvDropped(StoreError):
+    """The block's summary, thumbnail and tokens are kept, its KV is not: re-encode needed.
+
+    Attributes:
+        ids: `stream_id`, `block_idxs` (all that were asked for without KV), `why` (block_idx -> "aged" or "corrupt").
+    """
+
+
 class BlockConflict(StoreError):
     """The block is stored already, with other tokens."""
 
@@ -73,6 +83,10 @@ class CorruptRecord(StoreError):
 
 class UnsupportedFormat(StoreError):
     """The data folder has a format version this code does not know."""
+
+
+class QuotaExceeded(StoreError):
+    """The tenant's streams hold as much as they may."""
 
 
 class StoreLocked(StoreError):

@@ -1,12 +1,9 @@
-"""Reading blocks' KV out of the memory map: copy a piece, and verify it while it is still in the core's cache.
-
-Copying first is the faster order: memory is then read and written at the same time, and hashing costs next to nothing.
-"""
+"""Reading blocks' KV: a short transaction over the memory map, and threads that share the blocks of one read."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import Any
@@ -14,22 +11,10 @@ from typing import Any
 import numpy as np
 
 from memory_store.blobs import Snapshot
-from memory_store.codec import BlockHeader, KvLayout, layer_bytes, verify_layers
-from memory_store.errors import InvalidRecord, StoreUnavailable
+from memory_store.codec import KvLayout
+from memory_store.errors import CorruptRecord, InvalidRecord, StoreUnavailable
 from memory_store.records import Array
-
-#: Bytes copied and then verified at a time: few enough to stay in a core's second-level cache between the two, many
-#: enough that threads reading together seldom meet at the interpreter's lock. Less suits one thread, more suits two.
-_PIECE_BYTES = 600 << 10
-
-
-class _Stored:
-    """One block in the memory map. layers: uint8 [L, bytes of a layer]; kv: the same as raw [L, 2, H, B, D]."""
-
-    def __init__(self, header: BlockHeader, value: memoryview, raw: np.dtype[Any]) -> None:
-        self.header = header
-        self.layers = layer_bytes(header, value)
-        self.kv: Array = self.layers.view(raw).reshape(header.layout.shape)
+from memory_store.stored import StoredBlock
 
 
 class BlockReader:
@@ -44,17 +29,25 @@ class BlockReader:
         self,
         snapshot: Snapshot,
         layout: KvLayout,
-        found: Sequence[tuple[BlockHeader, memoryview]],
+        found: Sequence[StoredBlock],
         threads: int,
+        keep: Callable[[StoredBlock], None] | None = None,
+        spoilt: Callable[[int], None] | None = None,
     ) -> None:
-        """Args: found: each block's decoded header and its value within `snapshot`, which the reader will close."""
-        self.tokens: list[Array] = [header.tokens for header, _ in found]
+        """
+        Args:
+            found: the blocks, within `snapshot` or on their own; the reader will close the snapshot.
+            keep: told of every block found within the snapshot, once all of it has been verified.
+            spoilt: told of every block that failed, once the reader is closed.
+        """
+        self.tokens: list[Array] = [block.header.tokens.copy() for block in found]
         self.shape = layout.shape
         self.dtype: np.dtype[Any] = layout.dtype
         self._snapshot = snapshot
         self._raw = np.dtype(f"u{layout.dtype.itemsize}")
-        self._blocks = [_Stored(header, value, self._raw) for header, value in found]
-        self._piece = max(1, _PIECE_BYTES // layout.layer_bytes)
+        self._blocks = list(found)
+        self._keep, self._spoilt = keep, spoilt
+        self._failed: set[int] = set()
         self._threads = max(1, min(threads, len(found)))
         self._pool: ThreadPoolExecutor | None = None
         self._state = threading.Condition()
@@ -70,7 +63,7 @@ class BlockReader:
                 strides but the last axis contiguous. Block i of the K asked for fills tokens i * B .. (i + 1) * B.
 
         Returns:
-            The number of bytes read.
+            The number of bytes written to the arrays.
 
         Raises:
             CorruptRecord: a checksum differs; what was written to the arrays by then must not be used.
@@ -92,14 +85,17 @@ class BlockReader:
             self._leave()
 
     def _copy(self, blocks: Iterator[int], layers: range, keys: Array, values: Array) -> None:
-        num_tokens, base = self.shape[3], layers.start
+        num_tokens = self.shape[3]
         for block in blocks:
             stored, columns = self._blocks[block], slice(block * num_tokens, (block + 1) * num_tokens)
-            for first in range(base, layers.stop, self._piece):
-                last = min(first + self._piece, layers.stop)
-                np.copyto(keys[first - base : last - base, :, columns], stored.kv[first:last, 0])
-                np.copyto(values[first - base : last - base, :, columns], stored.kv[first:last, 1])
-                verify_layers(stored.header, stored.layers[first:last], first)
+            fresh = not stored.verified
+            try:
+                stored.read(layers, keys[:, :, columns], values[:, :, columns])
+            except CorruptRecord:
+                self._failed.add(stored.header.block_idx)
+                raise
+            if self._keep and fresh and stored.verified:
+                self._keep(stored)
 
     def _checked(self, out: Array, layers: range) -> Array:
         """`out` as unsigned integers, which numpy copies faster than bfloat16."""
@@ -140,6 +136,8 @@ class BlockReader:
             pool.shutdown()
         self._blocks = []
         self._snapshot.close()
+        while self._failed and self._spoilt:
+            self._spoilt(self._failed.pop())
 
     def __enter__(self) -> BlockReader:
         return self

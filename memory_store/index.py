@@ -1,8 +1,8 @@
 """Exact nearest-block search over one stream's summaries, in FAISS; derived data, loaded from LMDB when first needed.
 
 Per summarised layer one flat inner-product index over vectors whose heads are normalised one by one and laid side by
-side: the inner product of two such vectors is H times the mean cosine over heads. Row `block_idx * V + ordinal` is a
-block's vector `ordinal`, so a range of blocks is a range of rows. Zero vectors stay zero and score 0 with everything.
+side: the inner product of two such vectors is H times the mean cosine over heads. Blocks stand in order, V rows each,
+so that a range of blocks is a range of rows. Zero vectors stay zero and score 0 with everything.
 """
 
 from __future__ import annotations
@@ -54,52 +54,82 @@ def check_queries(queries: Array, expected: tuple[int, int, int] | None, limit: 
         raise InvalidRecord(f"{blocks} are not consecutive blocks")
 
 
+def within_rows(held: Array, blocks: Sequence[range]) -> list[range]:
+    """Places in `held` [n], ascending, of the blocks of each range; ranges without any are left out."""
+    ends = [(int(np.searchsorted(held, own.start)), int(np.searchsorted(held, own.stop))) for own in blocks]
+    return [range(first, stop) for first, stop in ends if first < stop]
+
+
 class StreamIndex:
-    """Vectors of one stream's blocks 0..count-1. One lock guards add and search: FAISS crashes when they overlap."""
+    """Vectors of one stream's blocks. One lock guards add and search: FAISS crashes when they overlap."""
 
     def __init__(self, shape: tuple[int, int, int, int]) -> None:
         """Args: shape: [S, V, H, D] of every block's summary."""
         self._num_layers, self._num_vectors, self._num_heads, self._head_dim = shape
-        self._layers = [faiss.IndexFlatIP(self._num_heads * self._head_dim) for _ in range(self._num_layers)]
         self._lock = threading.Lock()
-        self._count = 0
+        self._reset()
 
-    def extend_to(self, count: int, load: Callable[[range], Array]) -> None:
-        """Add the blocks missing up to `count`. `load`: summaries [N, S, V, H, D] of a range of blocks."""
+    def _reset(self) -> None:
+        self._layers = [faiss.IndexFlatIP(self._num_heads * self._head_dim) for _ in range(self._num_layers)]
+        self._held = np.empty(0, np.int64)  # the block of each V rows, ascending
+
+    def extend_to(self, live: Sequence[range], load: Callable[[Sequence[int]], Array]) -> None:
+        """Add the live blocks behind the last one held; start anew once half of those held are not live any more.
+
+        Args:
+            live: ascending ranges of block numbers.
+            load: summaries [N, S, V, H, D] of some blocks.
+        """
         with self._lock:
-            while self._count < count:
-                missing = range(self._count, min(count, self._count + 1024))
-                vectors = normalised(load(missing)).swapaxes(0, 1)
+            last = int(self._held[-1]) if len(self._held) else -1
+            if last >= 0 and sum(map(len, within_rows(self._held, live))) < len(self._held) // 2:
+                self._reset()
+                last = -1
+            missing = [at for blocks in live for at in range(max(blocks.start, last + 1), blocks.stop)]
+            for first in range(0, len(missing), 1024):
+                some = missing[first : first + 1024]
+                vectors = normalised(load(some)).swapaxes(0, 1)
                 for index, rows in zip(self._layers, vectors, strict=True):
-                    index.add(np.ascontiguousarray(rows).reshape(len(missing) * self._num_vectors, -1))
-                self._count = missing.stop
+                    index.add(np.ascontiguousarray(rows).reshape(len(some) * self._num_vectors, -1))
+                self._held = np.append(self._held, some)
 
-    def search(self, queries: Array, *, limit: int, blocks: range, per_head: bool) -> list[list[Hit]]:
-        """As `Store.search`; `blocks` lies within 0..count."""
+    def search(self, queries: Array, *, limit: int, blocks: Sequence[range], per_head: bool) -> list[list[Hit]]:
+        """As `Store.search`; `blocks`: ascending ranges."""
         units = normalised(queries)
         found: list[list[Hit]] = []
         with self._lock:
+            rows = within_rows(self._held, blocks)
             for index, query in zip(self._layers, units, strict=True):
                 if per_head:
-                    found += [self._hits(index, row, 1, limit, blocks) for row in _one_head_each(query)]
+                    found += [self._best(index, row, 1, limit, rows) for row in _one_head_each(query)]
                 else:
-                    found.append(self._hits(index, query.reshape(1, -1), self._num_heads, limit, blocks))
+                    found.append(self._best(index, query.reshape(1, -1), self._num_heads, limit, rows))
         return found
 
-    def _hits(self, index: faiss.IndexFlatIP, row: Array, heads: int, limit: int, blocks: range) -> list[Hit]:
-        """Best blocks for one query row [1, H * D]; `heads`: how many cosines its inner products add up."""
-        num_rows = len(blocks) * self._num_vectors
+    def _best(self, index: faiss.IndexFlatIP, row: Array, heads: int, limit: int, ranges: Sequence[range]) -> list[Hit]:
+        hits = [hit for places in ranges for hit in self._hits(index, row, heads, limit, places)]
+        if len(ranges) > 1:
+            hits.sort(key=lambda hit: (-hit.score, hit.block_idx))
+        return hits[:limit]
+
+    def _hits(self, index: faiss.IndexFlatIP, row: Array, heads: int, limit: int, places: range) -> list[Hit]:
+        """Best blocks for one query row [1, H * D]; `heads`: how many cosines its inner products add up.
+
+        Args:
+            places: consecutive places among the blocks held.
+        """
+        num_rows = len(places) * self._num_vectors
         wanted = min(limit * self._num_vectors, num_rows)
         if not wanted:
             return []
-        selector = faiss.IDSelectorRange(blocks.start * self._num_vectors, blocks.stop * self._num_vectors)
+        selector = faiss.IDSelectorRange(places.start * self._num_vectors, places.stop * self._num_vectors)
         params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         products, rows = (part[0] for part in index.search(row, wanted, params=params))
-        hits = best_hits(rows // self._num_vectors, products / heads, limit)
+        hits = best_hits(self._held[rows // self._num_vectors], products / heads, limit)
         if wanted < num_rows and products[-1] / heads >= hits[-1].score - 2 * _TIE:
             # Vectors that tie with the last hit may have been cut off: take all that reach it and choose by block.
             _, reached, at = index.range_search(row, float((hits[-1].score - 2 * _TIE) * heads), params=params)
-            hits = best_hits(at // self._num_vectors, reached / heads, limit)
+            hits = best_hits(self._held[at // self._num_vectors], reached / heads, limit)
         return hits
 
 
@@ -124,6 +154,10 @@ class Indexes:
             if number not in self._loaded:
                 self._loaded[number] = StreamIndex(shape)
             return self._loaded[number]
+
+    def clear(self) -> None:
+        with self._lock:
+            self._loaded.clear()
 
     def drop(self, number: int) -> None:
         with self._lock:

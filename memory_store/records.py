@@ -132,13 +132,23 @@ class Commit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamStats:
-    """Totals of a stream's committed blocks. Times in seconds; None while there is no block."""
+    """Totals of a stream. Times in seconds; None while there is no block.
+
+    Args:
+        num_blocks: committed since the stream was made: block numbers are below it.
+        num_tokens, num_bytes: of what is kept of them.
+        start_s, end_s: first and last time kept.
+        num_deleted: blocks of which nothing is kept any more.
+        num_absent: blocks kept without their KV.
+    """
 
     num_blocks: int
     num_tokens: int
     num_bytes: int
     start_s: float | None = None
     end_s: float | None = None
+    num_deleted: int = 0
+    num_absent: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,6 +165,36 @@ class TimeRange:
     def __post_init__(self) -> None:
         if not self.start_s <= self.end_s:
             raise InvalidRecord(f"time range {self.start_s}..{self.end_s} s ends before it starts: swap its ends")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How much of a stream is kept, and for how long. What is over a limit goes, oldest first.
+
+    Neither the last blocks, as many as the stream's window (`settings["window_blocks"]`, at least one), nor blocks that
+    overlap a pinned range are ever deleted or lose their KV.
+
+    Args:
+        ttl_s: blocks are deleted so long after they were stored.
+        max_blocks, max_bytes: blocks and bytes kept.
+        summary_only_after_s: so long after it was stored, a block loses its KV and keeps summary, thumbnail and tokens.
+        pinned: ranges of stream time.
+
+    Raises:
+        InvalidRecord: a limit is negative or NaN.
+    """
+
+    ttl_s: float | None = None
+    max_blocks: int | None = None
+    max_bytes: int | None = None
+    summary_only_after_s: float | None = None
+    pinned: tuple[TimeRange, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("ttl_s", "max_blocks", "max_bytes", "summary_only_after_s"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise InvalidRecord(f"a retention of {name} = {value} is not possible: give a number from 0 on")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

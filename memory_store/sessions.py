@@ -26,13 +26,18 @@ def check_session(session_id: str, expires_s: float) -> None:
 def put_turns(snapshot: Snapshot, session_id: str, payload: bytes, expires_s: float, now_s: float) -> None:
     """Store the session's turns in place of earlier ones, and drop every session that has expired by `now_s`."""
     remove_turns(snapshot, session_id)
+    sweep(snapshot, now_s)
+    key = b"s" + session_id.encode()
+    snapshot.put("turns", key, seal(b"TURN", key, _EXPIRY.pack(expires_s) + payload))
+    snapshot.put("turns", _expiry_key(session_id, expires_s), b"")
+
+
+def sweep(snapshot: Snapshot, now_s: float) -> None:
+    """Drop every session that has expired by `now_s`."""
     keys = (key for key, _ in snapshot.scan("turns", b"e"))
     for key in list(itertools.takewhile(lambda key: key < b"e" + _sortable(now_s), keys)):
         snapshot.delete("turns", key)
         snapshot.delete("turns", b"s" + key[1 + _EXPIRY_KEY.size :])
-    key = b"s" + session_id.encode()
-    snapshot.put("turns", key, seal(b"TURN", key, _EXPIRY.pack(expires_s) + payload))
-    snapshot.put("turns", _expiry_key(session_id, expires_s), b"")
 
 
 def get_turns(snapshot: Snapshot, session_id: str, now_s: float) -> bytes | None:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
-from memory_store import committing
+from memory_store import catalog, committing, mending, retention, sessions
 from memory_store.blobs import Blobs, Snapshot
 from memory_store.durability import Durability
+from memory_store.errors import StoreError
 from memory_store.folder import WriterLock
 from memory_store.group import GroupWriter
+from memory_store.hot import HotBlocks
 from memory_store.index import Indexes
 from memory_store.records import Commit
+
+#: Values of deleted streams that one transaction removes at most.
+_REMOVED_AT_ONCE = 1024
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Housekept:
+    """What housekeeping let go: whole blocks, and blocks' KV."""
+
+    deleted_blocks: int
+    aged_blocks: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,10 +37,11 @@ class Shard:
     blobs: Blobs
     writer: GroupWriter
     indexes: Indexes
+    hot: HotBlocks
     lock: WriterLock | None
 
     @classmethod
-    def open(cls, place: Path, *, read_only: bool, map_size: int, durability: Durability) -> Shard:
+    def open(cls, place: Path, *, read_only: bool, map_size: int, durability: Durability, hot_bytes: int = 0) -> Shard:
         """Raises: StoreLocked, StoreUnavailable, CorruptRecord."""
         lock = None if read_only else WriterLock(place)
         try:
@@ -34,19 +50,53 @@ class Shard:
             if lock:
                 lock.close()
             raise
-        return cls(blobs=blobs, writer=GroupWriter(blobs), indexes=Indexes(), lock=lock)
+        return cls(blobs=blobs, writer=GroupWriter(blobs), indexes=Indexes(), hot=HotBlocks(hot_bytes), lock=lock)
 
-    def commit(self, commits: Sequence[Commit]) -> None:
-        """All of them or none; see `Store.commit`."""
+    def commit(self, commits: Sequence[Commit], now_s: float) -> None:
+        """All of them or none; see `Store.commit`. `now_s`: Unix time."""
 
         def apply(snapshot: Snapshot) -> None:
             for commit in commits:
-                committing.apply_commit(snapshot, commit)
+                committing.apply_commit(snapshot, commit, now_s)
 
         self.writer.write(apply, sum(block.kv.nbytes for commit in commits for block in commit.blocks))
+
+    def quarantine(self, stream_id: str, block_idx: int) -> None:
+        """Keep only the summary of a block whose KV failed, if it fails again; nothing where that cannot be written."""
+        if self.lock is not None:
+            with contextlib.suppress(StoreError):
+                self.writer.write(partial(mending.quarantine_failing, stream_id=stream_id, block_idx=block_idx))
+
+    def housekeep(self, now_s: float) -> Housekept:
+        """See `Store.housekeep`."""
+        deleted = aged = 0
+        self.blobs.check_readers()
+        with self.blobs.read() as snapshot:
+            entries = [entry for entry in catalog.all_entries(snapshot) if retention.get_policy(snapshot, entry)]
+        for entry in entries:
+            more = True
+            while more:
+                step = self.writer.write(partial(_let_go, entry=entry, now_s=now_s))
+                more = step is not None and step.more
+                deleted, aged = deleted + len(step.deleted if step else ()), aged + len(step.aged if step else ())
+        while self.writer.write(partial(catalog.remove_doomed, limit=_REMOVED_AT_ONCE)):
+            pass
+        self.writer.write(partial(sessions.sweep, now_s=now_s))
+        return Housekept(deleted_blocks=deleted, aged_blocks=aged)
 
     def close(self) -> None:
         """Wait for calls under way and give the shard up. Closing again does nothing."""
         self.blobs.close()
         if self.lock:
             self.lock.close()
+
+
+def _let_go(snapshot: Snapshot, entry: catalog.StreamEntry, now_s: float) -> retention.LetGo | None:
+    """One step of a stream's retention, as it now is."""
+    current = catalog.find_entry(snapshot, entry.record.stream_id)
+    head, policy = (catalog.get_head(snapshot, entry), retention.get_policy(snapshot, entry))
+    if current is None or current.number != entry.number or head is None or policy is None:
+        return None
+    step = retention.enforce(snapshot, entry, head, policy, now_s)
+    catalog.put_head(snapshot, entry, step.head)
+    return step

@@ -8,33 +8,47 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import cast
 
 import numpy as np
 
 from memory_store import catalog, committing, folder, lookup, sessions
 from memory_store.blobs import Snapshot
 from memory_store.durability import Durability
+from memory_store.errors import CorruptRecord
 from memory_store.fetch import BlockReader
+from memory_store.hot import HotStats
 from memory_store.index import check_queries
 from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
 from memory_store.shard import Shard
+from memory_store.upkeep import Upkeep
+
+#: Between two rounds of housekeeping: retention by age, readers that died, sessions that expired.
+HOUSEKEEP_EVERY_S = 60.0
 
 #: Address space, not disk: the file grows as it is written, and the map doubles when this is not enough.
 MAP_SIZE = 64 << 30
 
 
 class Store:
-    """Thread-safe. One process writes a folder; others may read it (`read_only=True`). Close it or use `with`."""
+    """Thread-safe. One process writes a folder; others may read it (`read_only=True`). Close it or use `with`.
 
-    def __init__(self, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
+    Attributes:
+        upkeep: retention, quotas, verification, snapshots, totals.
+    """
+
+    def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
         self._shards = tuple(shards)
         self._clock = clock
+        self.upkeep = Upkeep(path, shards, clock)
         self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
         self._committing = ThreadPoolExecutor(len(shards), thread_name_prefix="commit") if len(shards) > 1 else None
 
@@ -47,6 +61,7 @@ class Store:
         shards: int | None = None,
         durability: Durability = Durability.POWER_SAFE,
         map_size: int = MAP_SIZE,
+        hot_bytes: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> Store:
         """Open the data folder, making it when writing.
@@ -56,6 +71,8 @@ class Store:
             shards: LMDB environments of a new folder, each with its own writer; None: one, or as many as there are.
             durability: what a crash can cost.
             map_size: bytes of address space of a shard to begin with.
+            hot_bytes: RAM for block values that need not be verified again, in equal parts for the shards; without it
+                the system's page cache serves alone.
             clock: Unix time, by which expired sessions are swept.
 
         Raises:
@@ -68,14 +85,24 @@ class Store:
         opened: list[Shard] = []
         try:
             for place in places:
-                opened.append(Shard.open(place, read_only=read_only, map_size=map_size, durability=durability))
+                shard = Shard.open(
+                    place,
+                    read_only=read_only,
+                    map_size=map_size,
+                    durability=durability,
+                    hot_bytes=hot_bytes // len(places),
+                )
+                opened.append(shard)
             if not read_only:
                 folder.write_manifest(path, places)
         except BaseException:
             for shard in opened:
                 shard.close()
             raise
-        return cls(opened, clock)
+        store = cls(path, opened, clock)
+        if not read_only:
+            store.upkeep.start(HOUSEKEEP_EVERY_S)
+        return store
 
     def create_stream(self, record: StreamRecord) -> StreamRecord:
         """The stored record: `record` itself, or the one there is with equal fingerprint and settings.
@@ -106,7 +133,7 @@ class Store:
         return sorted(records, key=lambda record: record.stream_id)
 
     def delete_stream(self, stream_id: str) -> None:
-        """Delete the stream with its blocks, summaries, thumbnails, state, index and the sessions `stream_id/...`.
+        """Delete the stream with all that is kept of it; its space comes back soon, in the background.
 
         Raises:
             StreamNotFound
@@ -119,10 +146,13 @@ class Store:
             sessions.remove_turns_of_stream(snapshot, stream_id)
             return entry.number
 
-        shard.indexes.drop(shard.writer.write(delete))
+        number = shard.writer.write(delete)
+        shard.indexes.drop(number)
+        shard.hot.drop(number)
+        self.upkeep.wake()
 
     def commit(self, commits: Sequence[Commit]) -> None:
-        """Write all blocks, summaries, thumbnails and states, those of one shard in one transaction.
+        """Write all blocks, summaries, thumbnails and states, those of one shard in one transaction; act on retention.
 
         On return they are as durable as the store is. A block that is stored already is left as it is when its tokens
         agree, so a commit may be repeated. Commits of other threads share the wait for the disk.
@@ -137,9 +167,9 @@ class Store:
             of_shard.setdefault(folder.shard_of(commit.stream_id, len(self._shards)), []).append(commit)
         if self._committing is None or len(of_shard) == 1:
             for number, own in of_shard.items():
-                self._shards[number].commit(own)
+                self._shards[number].commit(own, self._clock())
             return
-        waiting = [self._committing.submit(self._shards[number].commit, own) for number, own in of_shard.items()]
+        waiting = [self._committing.submit(self._shards[n].commit, own, self._clock()) for n, own in of_shard.items()]
         errors = [future.exception() for future in waiting]
         for error in filter(None, errors):
             raise error
@@ -156,25 +186,45 @@ class Store:
             return head.stats if head else StreamStats(num_blocks=0, num_tokens=0, num_bytes=0)
 
     def times(self, stream_id: str) -> Array:
-        """float64 [N, 2]: first and last time of each block, seconds. Raises: StreamNotFound, CorruptRecord."""
+        """float64 [N, 2]: first and last time of each block, seconds; NaN of a deleted one.
+
+        Raises:
+            StreamNotFound, CorruptRecord.
+        """
         with self._shard(stream_id).blobs.read() as snapshot:
             entry = catalog.get_entry(snapshot, stream_id)
-            count = catalog.num_blocks(catalog.get_head(snapshot, entry))
-            totals = (catalog.block_totals(snapshot, entry, block_idx) for block_idx in range(count))
-            return np.array([(block.start_s, block.end_s) for block in totals], np.float64).reshape(count, 2)
+            head = catalog.get_head(snapshot, entry)
+            times = np.full((catalog.num_blocks(head), 2), np.nan)
+            for block_idx in itertools.chain(*catalog.live_blocks(head)):
+                block = catalog.block_totals(snapshot, entry, block_idx)
+                times[block_idx] = block.start_s, block.end_s
+            return times
 
     def blocks_in(self, stream_id: str, time_range: TimeRange) -> range:
-        """Numbers of the blocks that overlap the range. Raises: StreamNotFound, CorruptRecord."""
+        """Numbers from the first to the last block that overlaps the range; deleted ones may lie between.
+
+        Raises:
+            StreamNotFound, CorruptRecord.
+        """
         with self._shard(stream_id).blobs.read() as snapshot:
             entry = catalog.get_entry(snapshot, stream_id)
-            count = catalog.num_blocks(catalog.get_head(snapshot, entry))
-            return catalog.overlapping(snapshot, entry, count, time_range)
+            live = catalog.live_blocks(catalog.get_head(snapshot, entry))
+            return catalog.overlapping(snapshot, entry, live, time_range)
+
+    def without_kv(self, stream_id: str, block_idxs: Sequence[int]) -> dict[int, str]:
+        """Those of the blocks whose KV is not kept, and why: "aged" by retention, or found "corrupt".
+
+        Raises:
+            StreamNotFound, BlockNotFound, CorruptRecord.
+        """
+        with self._shard(stream_id).blobs.read() as snapshot:
+            return lookup.without_kv(snapshot, *lookup.checked_blocks(snapshot, stream_id, block_idxs))
 
     def read_tokens(self, stream_id: str, block_idxs: Sequence[int]) -> list[Array]:
         """Tokens [B] of TOKEN_DTYPE of each block, verified. Raises: StreamNotFound, BlockNotFound, CorruptRecord."""
         with self._shard(stream_id).blobs.read() as snapshot:
             entry, checked = lookup.checked_blocks(snapshot, stream_id, block_idxs)
-            return [lookup.block_header(snapshot, entry, block_idx)[0].tokens for block_idx in checked]
+            return [lookup.block_tokens(snapshot, entry, block_idx) for block_idx in checked]
 
     def read_thumbnails(self, stream_id: str, block_idxs: Sequence[int]) -> list[bytes | None]:
         """The JPEG of each block, None where it has none. Raises: StreamNotFound, BlockNotFound, CorruptRecord."""
@@ -190,13 +240,18 @@ class Store:
             threads: how many the reader's `read` may use.
 
         Raises:
-            StreamNotFound, BlockNotFound, FingerprintMismatch, CorruptRecord, StoreUnavailable.
+            StreamNotFound, BlockNotFound, FingerprintMismatch, StoreUnavailable; KvDropped: KV of some is not kept;
+            CorruptRecord: what fails is quarantined, and told by KvDropped from then on (read-only: each time anew).
         """
-        snapshot = self._shard(stream_id).blobs.snapshot()
+        shard = self._shard(stream_id)
+        spoilt = partial(shard.quarantine, stream_id)
+        snapshot = shard.blobs.snapshot()
         try:
-            reader = lookup.open_reader(snapshot, stream_id, block_idxs, fingerprint, threads)
-        except BaseException:
+            reader = lookup.open_reader(snapshot, stream_id, block_idxs, fingerprint, threads, shard.hot, spoilt)
+        except BaseException as error:
             snapshot.close()
+            if isinstance(error, CorruptRecord) and (block_idx := error.ids.get("block_idx")) is not None:
+                spoilt(cast("int", block_idx))
             raise
         self._readers.add(reader)
         return reader
@@ -229,9 +284,12 @@ class Store:
             if head is None:
                 return [[] for _ in range(len(queries) * (queries.shape[1] if per_head else 1))]
             index = lookup.loaded_index(shard.indexes, snapshot, entry, head)
-        start = max(blocks.start, 0)
-        clipped = range(start, max(start, min(blocks.stop, head.stats.num_blocks)))
-        return index.search(queries, limit=limit, blocks=clipped, per_head=per_head)
+        inside = catalog.within(head.live, blocks)
+        return index.search(queries, limit=limit, blocks=inside, per_head=per_head)
+
+    def hot_stats(self) -> HotStats:
+        """Of the hot tier; every block asked for is a miss where there is none."""
+        return HotStats.sum(shard.hot.stats() for shard in self._shards)
 
     def put_turns(self, session_id: str, payload: bytes, expires_s: float) -> None:
         """Keep a session's turns until `expires_s` (Unix time); sessions that have expired are swept.
@@ -253,6 +311,7 @@ class Store:
         """Close open readers, wait for calls under way, and give the folder up. Closing again does nothing."""
         for reader in list(self._readers):
             reader.close()
+        self.upkeep.stop()
         for shard in self._shards:
             shard.close()
         if self._committing:
@@ -267,3 +326,14 @@ class Store:
     def _shard(self, name: str) -> Shard:
         """The shard of a stream, or of a session, which is named `stream/...`."""
         return self._shards[folder.shard_of(name.partition("/")[0], len(self._shards))]
+
+
+def restore(snapshot: str | Path, target: str | Path) -> None:
+    """Make a data folder of a snapshot, which stays as it is.
+
+    Raises:
+        InvalidRecord: the target exists and is not empty. StoreUnavailable, UnsupportedFormat, CorruptRecord: the
+        snapshot cannot be read. StoreFull.
+    """
+    with Store.open(snapshot, read_only=True) as store:
+        store.upkeep.snapshot(Path(target))

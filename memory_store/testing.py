@@ -20,6 +20,7 @@ from memory_store.catalog import check_block_idxs, plain_record, stream_not_foun
 from memory_store.codec import KvLayout
 from memory_store.durability import Durability
 from memory_store.errors import BlockNotFound, FingerprintMismatch, InvalidRecord, StoreUnavailable
+from memory_store.hot import HotStats
 from memory_store.index import best_hits, check_queries
 from memory_store.records import Array, Block, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
 from memory_store.store import MAP_SIZE
@@ -72,7 +73,10 @@ class MemoryBlockReader:
 
 
 class MemoryStore:
-    """In-memory double of `Store`; what its methods do and raise is written there. `open` always gives an empty one."""
+    """In-memory double of `Store`; what its methods do and raise is written there. `open` always gives an empty one.
+
+    KV stays as it came, whatever the stream's codec.
+    """
 
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._streams: dict[str, _Stream] = {}
@@ -90,6 +94,7 @@ class MemoryStore:
         shards: int | None = None,
         durability: Durability = Durability.POWER_SAFE,
         map_size: int = MAP_SIZE,
+        hot_bytes: int = 0,
         clock: Callable[[], float] = time.time,
     ) -> MemoryStore:
         return cls(clock=clock)
@@ -166,6 +171,10 @@ class MemoryStore:
     def read_thumbnails(self, stream_id: str, block_idxs: Sequence[int]) -> list[bytes | None]:
         return [block.thumbnail for block in self._blocks(stream_id, block_idxs)]
 
+    def without_kv(self, stream_id: str, block_idxs: Sequence[int]) -> dict[int, str]:
+        self._blocks(stream_id, block_idxs)
+        return {}
+
     def reader(
         self, stream_id: str, block_idxs: Sequence[int], *, fingerprint: str, threads: int = 1
     ) -> MemoryBlockReader:
@@ -195,6 +204,9 @@ class MemoryStore:
         rows = scores.max(axis=2).reshape(len(inside), -1).T
         block_idxs = np.array([block.block_idx for block in inside])
         return [best_hits(block_idxs, row, limit) for row in rows]
+
+    def hot_stats(self) -> HotStats:
+        return HotStats()
 
     def put_turns(self, session_id: str, payload: bytes, expires_s: float) -> None:
         sessions.check_session(session_id, expires_s)

@@ -1,0 +1,183 @@
+"""What a stream's retention lets go: whole blocks, oldest first, and the KV of blocks that have grown old."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+
+from memory_store.blobs import Snapshot
+from memory_store.catalog import (
+    PER_BLOCK,
+    StreamEntry,
+    StreamHead,
+    block_totals,
+    block_value,
+    naming,
+    overlapping,
+    within,
+)
+from memory_store.codec import decode_header
+from memory_store.records import Retention, TimeRange
+from memory_store.values import decode_json, encode_json, seal, unseal
+
+_AGE = struct.Struct("<d")
+
+#: Blocks one transaction lets go at most, so that none takes long.
+BATCH = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LetGo:
+    """What one step did: blocks it deleted, blocks whose KV it dropped, and whether more is over a limit."""
+
+    head: StreamHead
+    deleted: tuple[int, ...]
+    aged: tuple[int, ...]
+    more: bool
+
+
+def get_policy(snapshot: Snapshot, entry: StreamEntry) -> Retention | None:
+    value = snapshot.get("policies", entry.key)
+    if value is None:
+        return None
+    with naming(entry, "retention"):
+        fields = decode_json(b"KEEP", entry.key, value)
+    pinned = tuple(TimeRange(start_s=start_s, end_s=end_s) for start_s, end_s in fields.pop("pinned"))
+    return Retention(**fields, pinned=pinned)
+
+
+def put_policy(snapshot: Snapshot, entry: StreamEntry, policy: Retention) -> None:
+    fields = asdict(policy) | {"pinned": [(own.start_s, own.end_s) for own in policy.pinned]}
+    snapshot.put("policies", entry.key, encode_json(b"KEEP", entry.key, fields))
+
+
+def put_age(snapshot: Snapshot, key: bytes, stored_s: float) -> None:
+    snapshot.put("ages", key, seal(b"AGED", key, _AGE.pack(stored_s)))
+
+
+def stored_s(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> float:
+    """When a block was stored, Unix time; of a store that did not keep it, when its stream was made."""
+    key = entry.block_key(block_idx)
+    value = snapshot.get("ages", key)
+    if value is None:
+        return entry.record.created_s
+    with naming(entry, "age", block_idx):
+        age: float = _AGE.unpack(unseal(b"AGED", key, value))[0]
+    return age
+
+
+def enforce(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Retention, now_s: float) -> LetGo:
+    """One step, within a writing transaction; the head it gives must be put."""
+    free = _may_go(snapshot, entry, head, policy)
+    deleted: list[int] = []
+    aged: list[int] = []
+    more = False
+    for block_idx in _each(free):
+        if not _too_much(head, policy) and not _older(snapshot, entry, block_idx, policy.ttl_s, now_s):
+            break
+        if len(deleted) == BATCH:
+            more = True
+            break
+        head = _delete(snapshot, entry, head, block_idx)
+        deleted.append(block_idx)
+    old_to = head.aged_to
+    for block_idx in _each(within(free, range(max(head.aged_to, head.live[0].start), head.stats.num_blocks))):
+        if block_idx in deleted:
+            continue
+        if not _older(snapshot, entry, block_idx, policy.summary_only_after_s, now_s):
+            break
+        if len(aged) == BATCH:
+            more = True
+            break
+        head = drop_kv(snapshot, entry, head, block_idx, why="aged")
+        aged.append(block_idx)
+        old_to = block_idx + 1
+    return LetGo(head=replace(head, aged_to=old_to), deleted=tuple(deleted), aged=tuple(aged), more=more)
+
+
+def drop_kv(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int, *, why: str) -> StreamHead:
+    """Keep all of a block but its KV; a block that has none stays as it is.
+
+    Args:
+        why: "aged" or "corrupt", as `KvDropped` tells it.
+    """
+    key = entry.block_key(block_idx)
+    value = snapshot.get("blocks", key)
+    if value is None:
+        return head
+    if why == "aged":
+        tokens = decode_header(value, stream_id=entry.record.stream_id, block_idx=block_idx).tokens
+        snapshot.put("tokens", key, seal(b"TOKS", key, tokens.tobytes()))
+    num_bytes = len(value)
+    snapshot.put("absent", key, encode_json(b"GONE", key, {"why": why, "num_bytes": num_bytes}))
+    snapshot.delete("blocks", key)
+    stats = replace(head.stats, num_bytes=head.stats.num_bytes - num_bytes, num_absent=head.stats.num_absent + 1)
+    return replace(head, stats=stats)
+
+
+def absence(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> tuple[str, int] | None:
+    """Why a block has no KV and how many bytes went with it; None where it has its KV."""
+    key = entry.block_key(block_idx)
+    value = snapshot.get("absent", key)
+    if value is None:
+        return None
+    with naming(entry, "note of absence", block_idx):
+        fields = decode_json(b"GONE", key, value)
+    return str(fields["why"]), int(fields["num_bytes"])
+
+
+def _may_go(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Retention) -> list[range]:
+    """Live blocks that are neither among the last W nor pinned."""
+    window = entry.record.settings.get("window_blocks")
+    keep = max(1, window) if isinstance(window, int) else 1
+    free = within(head.live, range(0, max(0, head.stats.num_blocks - keep)))
+    for time_range in policy.pinned:
+        pinned = overlapping(snapshot, entry, head.live, time_range)
+        free = [
+            part
+            for own in free
+            for part in (range(own.start, min(own.stop, pinned.start)), range(max(own.start, pinned.stop), own.stop))
+            if part
+        ] if pinned else free  # fmt: skip
+    return free
+
+
+def _each(ranges: list[range]) -> Iterator[int]:
+    for blocks in ranges:
+        yield from blocks
+
+
+def _too_much(head: StreamHead, policy: Retention) -> bool:
+    num_live = head.stats.num_blocks - head.stats.num_deleted
+    return (policy.max_blocks is not None and num_live > policy.max_blocks) or (
+        policy.max_bytes is not None and head.stats.num_bytes > policy.max_bytes
+    )
+
+
+def _older(snapshot: Snapshot, entry: StreamEntry, block_idx: int, age_s: float | None, now_s: float) -> bool:
+    return age_s is not None and stored_s(snapshot, entry, block_idx) + age_s <= now_s
+
+
+def _delete(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int) -> StreamHead:
+    """Remove a block of the first live range, or one before it that is no longer pinned."""
+    block_value(snapshot, "summaries", entry, block_idx)
+    totals = block_totals(snapshot, entry, block_idx)
+    gone = absence(snapshot, entry, block_idx)
+    for table in PER_BLOCK:
+        snapshot.delete(table, entry.block_key(block_idx))
+    live = [
+        part
+        for own in head.live
+        for part in (range(own.start, min(own.stop, block_idx)), range(max(own.start, block_idx + 1), own.stop))
+        if part
+    ]
+    stats = replace(
+        head.stats,
+        num_bytes=head.stats.num_bytes - totals.num_bytes + (gone[1] if gone else 0),
+        num_tokens=head.stats.num_tokens - totals.num_tokens,
+        start_s=block_totals(snapshot, entry, live[0].start).start_s,
+        num_deleted=head.stats.num_deleted + 1,
+        num_absent=head.stats.num_absent - (gone is not None),
+    )
+    return replace(head, stats=stats, live=tuple(live))

@@ -1,0 +1,413 @@
+"""Retention, housekeeping, verification and repair, snapshots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from memory_store import (
+    BlockConflict,
+    BlockNotFound,
+    CorruptRecord,
+    Finding,
+    InvalidRecord,
+    KvDropped,
+    Retention,
+    Store,
+    StoreUnavailable,
+    StreamNotFound,
+    TimeRange,
+    restore,
+)
+from memory_store.blobs import Snapshot
+from memory_store.catalog import get_entry
+from tests.memory_store.conformance import (
+    D,
+    FakeClock,
+    H,
+    S,
+    brute_force,
+    expected_kv,
+    fetch,
+    fill,
+    make_block,
+    make_commit,
+    make_record,
+    make_tokens,
+    same_bits,
+)
+
+DATA = "shard-0000/data.mdb"
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: FakeClock) -> Store:
+    return Store.open(tmp_path / "data", clock=clock)
+
+
+def append(store: Store, first: int, stop: int, **changes: object) -> None:
+    """Commit blocks first..stop-1 of "cam", one by one."""
+    for at in range(first, stop):
+        store.commit([make_commit(make_block(at, **changes), num_blocks=at + 1)])
+
+
+def live(store: Store) -> list[int]:
+    return np.flatnonzero(np.isfinite(store.times("cam")[:, 0])).tolist()
+
+
+def windowed(window: int) -> object:
+    return make_record(settings={"window_blocks": window})
+
+
+class TestRetention:
+    def test_more_blocks_than_allowed_go_oldest_first_as_new_ones_come(self, store: Store) -> None:
+        store.create_stream(windowed(2))
+        store.upkeep.set_retention("cam", Retention(max_blocks=5))
+        append(store, 0, 20)
+        assert live(store) == [15, 16, 17, 18, 19]
+        stats = store.stats("cam")
+        assert (stats.num_blocks, stats.num_deleted, stats.num_tokens, stats.start_s) == (20, 15, 20, 15.0)
+        blocks = [make_block(at) for at in range(20)]
+        assert same_bits(fetch(store, [15, 19]), expected_kv([blocks[15], blocks[19]]))
+        with pytest.raises(BlockNotFound, match=r"block 3 .* was deleted"):
+            fetch(store, [3])
+        queries = np.random.default_rng(5).standard_normal((S, H, D)).astype(np.float32)
+        scores = brute_force(blocks[15:], queries, per_head=False)
+        for ranked, row in zip(store.search("cam", queries, limit=3, blocks=range(0, 20)), scores, strict=True):
+            assert [hit.block_idx for hit in ranked] == (15 + np.argsort(-row)[:3]).tolist()
+
+    def test_limits_by_bytes_count_what_is_kept(self, store: Store) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 4)
+        per_block = store.stats("cam").num_bytes // 4
+        store.upkeep.set_retention("cam", Retention(max_bytes=3 * per_block + 10))
+        append(store, 4, 10)
+        assert live(store) == [7, 8, 9]
+        assert store.stats("cam").num_bytes <= 3 * per_block + 10
+
+    def test_the_window_of_a_stream_is_never_deleted_nor_aged(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(3))
+        append(store, 0, 6)
+        store.upkeep.set_retention("cam", Retention(max_blocks=0, ttl_s=0, summary_only_after_s=0))
+        clock.now_s += 1e6
+        store.upkeep.housekeep()
+        assert live(store) == [3, 4, 5]
+        assert store.without_kv("cam", [3, 4, 5]) == {}
+        append(store, 6, 7)
+        assert live(store) == [4, 5, 6]
+
+    def test_blocks_go_when_their_time_has_come_but_for_pinned_ones(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(1))
+        for at in range(8):
+            clock.now_s = 1000.0 + 10 * at
+            append(store, at, at + 1)
+        policy = Retention(ttl_s=35, pinned=(TimeRange(start_s=1.0, end_s=2.1),))
+        store.upkeep.set_retention("cam", policy)
+        assert store.upkeep.get_retention("cam") == policy
+        store.upkeep.housekeep()  # at 1070: those stored until 1035 are due
+        assert live(store) == [1, 2, 4, 5, 6, 7]
+        assert store.blocks_in("cam", TimeRange(start_s=0, end_s=4.5)) == range(1, 5)
+        assert store.blocks_in("cam", TimeRange(start_s=3.0, end_s=3.9)) == range(0)
+        queries = np.random.default_rng(7).standard_normal((S, H, D)).astype(np.float32)
+        kept = [1, 2, 4, 5]
+        scores = brute_force([make_block(at) for at in kept], queries, per_head=True)
+        found = store.search("cam", queries, limit=10, blocks=range(0, 6), per_head=True)
+        for ranked, row in zip(found, scores, strict=True):
+            assert [hit.block_idx for hit in ranked] == [kept[at] for at in np.argsort(-row)]
+        store.upkeep.set_retention("cam", Retention(ttl_s=35))
+        store.upkeep.housekeep()
+        assert live(store) == [4, 5, 6, 7]
+
+    def test_a_block_that_grew_old_keeps_all_but_its_kv(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(2))
+        append(store, 0, 5)
+        before = store.stats("cam").num_bytes
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=60))
+        assert store.upkeep.housekeep().aged_blocks == 0
+        clock.now_s += 60
+        assert store.upkeep.housekeep().aged_blocks == 3
+        assert store.upkeep.housekeep().aged_blocks == 0
+        assert store.without_kv("cam", range(5)) == {0: "aged", 1: "aged", 2: "aged"}
+        assert all(np.array_equal(own, make_tokens(at)) for at, own in enumerate(store.read_tokens("cam", range(5))))
+        assert store.read_thumbnails("cam", [0]) == [b"jpeg 0"]
+        with pytest.raises(KvDropped, match=r"block\(s\) 0, 2 .*re-encode needed") as told:
+            fetch(store, [0, 2, 4])
+        assert told.value.ids["block_idxs"] == [0, 2]
+        assert store.stats("cam").num_absent == 3
+        assert store.stats("cam").num_bytes < before
+        queries = np.ones((S, H, D), np.float32)
+        assert len(store.search("cam", queries, limit=9, blocks=range(5))[0]) == 5
+        again = [make_block(at) for at in range(2, 6)]  # those sent again are known, whether their KV is kept or not
+        store.commit([make_commit(*again, num_blocks=6)])
+        conflicting = make_block(0, tokens=make_tokens(1))
+        with pytest.raises(BlockConflict):
+            store.commit([make_commit(conflicting, num_blocks=6)])
+        store.upkeep.set_retention("cam", Retention(max_blocks=3))
+        append(store, 6, 7)
+        assert live(store) == [4, 5, 6]
+        stats = store.stats("cam")
+        assert stats.num_absent == 0
+        assert stats.num_bytes == pytest.approx(before / 5 * 3, rel=0.02)
+
+    def test_what_a_deleted_block_said_may_come_again(self, store: Store) -> None:
+        store.create_stream(windowed(1))
+        store.upkeep.set_retention("cam", Retention(max_blocks=2))
+        append(store, 0, 6)
+        store.commit([make_commit(*(make_block(at) for at in range(1, 7)), num_blocks=7)])
+        assert live(store) == [5, 6]
+
+    def test_retention_survives_reopening_and_goes_with_its_stream(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 3)
+        store.upkeep.set_retention("cam", Retention(max_blocks=2))
+        store.close()
+        with Store.open(tmp_path / "data") as again:
+            assert again.upkeep.get_retention("cam") == Retention(max_blocks=2)
+            again.delete_stream("cam")
+            with pytest.raises(StreamNotFound):
+                again.upkeep.get_retention("cam")
+            fill(again, 1)
+            assert again.upkeep.get_retention("cam") is None
+
+    @pytest.mark.parametrize("name", ["ttl_s", "max_blocks", "max_bytes", "summary_only_after_s"])
+    def test_a_limit_below_zero_is_refused(self, name: str) -> None:
+        with pytest.raises(InvalidRecord, match=name):
+            Retention(**{name: -1})
+
+    def test_the_file_stops_growing_under_churn(self, tmp_path: Path) -> None:
+        kv = np.zeros((3, 2, 2, 4, 2048), np.float32)
+        summary = np.ones((2, 2, 2, 2048), np.float32)
+        with Store.open(tmp_path) as store:
+            store.create_stream(windowed(2))
+            store.upkeep.set_retention("cam", Retention(max_blocks=50))
+            sizes = []
+            for at in range(500):
+                append(store, at, at + 1, kv=kv, summary=summary)
+                sizes.append((tmp_path / DATA).stat().st_size)
+            live_bytes = store.stats("cam").num_bytes
+        assert sizes[-1] == sizes[150]
+        assert sizes[-1] <= 1.15 * live_bytes
+
+    def test_a_deleted_stream_is_gone_at_once_and_its_space_comes_back_in_the_background(self, tmp_path: Path) -> None:
+        with Store.open(tmp_path) as store:
+            fill(store, 30)
+            used = store.upkeep.stats().used_bytes
+            store.delete_stream("cam")
+            assert store.list_streams() == []
+            until = time.monotonic() + 10
+            while store.upkeep.stats().used_bytes > used / 4 and time.monotonic() < until:
+                time.sleep(0.01)
+            assert store.upkeep.stats().used_bytes <= used / 4
+            assert store.upkeep.verify().findings == ()
+
+    def test_what_a_killed_process_left_to_remove_is_removed_by_the_next(self, tmp_path: Path) -> None:
+        with Store.open(tmp_path) as store:
+            fill(store, 3)
+            store.upkeep.stop()
+            store.delete_stream("cam")
+        with Store.open(tmp_path) as store:
+            fill(store, 2)
+            store.upkeep.housekeep()
+            assert store.upkeep.verify().findings == ()
+            assert store.stats("cam").num_blocks == 2
+
+
+def put(store: Store, table: str, change: Callable[[bytes], bytes | None], block_idx: int | None = None) -> None:
+    """Change a stored value of "cam" behind the store's back; None: remove it."""
+
+    def apply(snapshot: Snapshot) -> None:
+        entry = get_entry(snapshot, "cam")
+        key = entry.key if block_idx is None else entry.block_key(block_idx)
+        key = b"head" + key if table == "meta" else key
+        value = change(bytes(snapshot.get(table, key) or b""))
+        snapshot.delete(table, key)
+        if value is not None:
+            snapshot.put(table, key, value)
+
+    store._shard("cam").writer.write(apply)
+
+
+def flipped(value: bytes) -> bytes:
+    return value[:-3] + bytes([value[-3] ^ 4]) + value[-2:]
+
+
+def removed(value: bytes) -> None:
+    return None
+
+
+class TestVerify:
+    def test_a_store_that_is_whole(self, store: Store) -> None:
+        fill(store, 70)
+        fill(store, 3, stream_id="other")
+        seen: list[tuple[int, int, int]] = []
+        report = store.upkeep.verify(progress=lambda *told: seen.append(told))
+        assert (report.streams, report.blocks, report.findings) == (2, 73, ())
+        assert report.whole
+        assert seen[-1][:2] == (73, 73)
+        assert report.num_bytes > 73 * make_block(0).kv.nbytes
+
+    @pytest.mark.parametrize(
+        ("table", "what", "change"),
+        [
+            ("blocks", "kv", flipped),
+            ("blocks", "kv", removed),
+            ("summaries", "summary", flipped),
+            ("thumbnails", "thumbnail", flipped),
+            ("ages", "age", flipped),
+        ],
+    )
+    def test_what_fails_is_found_and_mended(
+        self, store: Store, table: str, what: str, change: Callable[[bytes], bytes | None]
+    ) -> None:
+        blocks = fill(store, 5)
+        put(store, table, change, block_idx=2)
+        report = store.upkeep.verify()
+        assert [(f.stream_id, f.block_idx, f.what, f.mended) for f in report.findings] == [("cam", 2, what, "")]
+        assert not report.whole
+        assert store.upkeep.verify(repair=True).whole
+        assert store.upkeep.verify().findings == ()
+        assert same_bits(fetch(store, [0, 1, 3, 4]), expected_kv([blocks[at] for at in (0, 1, 3, 4)]))
+        append(store, 5, 6)
+        assert store.upkeep.verify().findings == ()
+
+    def test_quarantined_kv_is_told_and_never_given(self, store: Store) -> None:
+        fill(store, 3)
+        put(store, "blocks", flipped, block_idx=1)
+        store.upkeep.verify(repair=True)
+        assert store.without_kv("cam", range(3)) == {1: "corrupt"}
+        with pytest.raises(KvDropped, match="corrupt"):
+            fetch(store, [1])
+
+    def test_kv_that_fails_while_it_is_read_is_quarantined(self, store: Store) -> None:
+        fill(store, 3)
+        put(store, "blocks", flipped, block_idx=1)
+        with pytest.raises(CorruptRecord, match="block 1 of stream 'cam'"):
+            fetch(store, [0, 1])
+        assert store.without_kv("cam", range(3)) == {1: "corrupt"}
+        assert fetch(store, [0, 2]).size
+
+    def test_totals_are_counted_anew(self, store: Store) -> None:
+        fill(store, 4)
+        before = store.stats("cam")
+        put(store, "meta", flipped)
+        with pytest.raises(CorruptRecord):
+            store.stats("cam")
+        assert [finding.what for finding in store.upkeep.verify().findings] == ["totals"]
+        assert store.upkeep.verify(repair=True).whole
+        assert store.stats("cam") == before
+
+    def test_what_belongs_to_nothing_is_an_orphan(self, store: Store) -> None:
+        fill(store, 2)
+
+        def plant(snapshot: Snapshot) -> None:
+            entry = get_entry(snapshot, "cam")
+            snapshot.put("thumbnails", entry.block_key(7), b"x")
+            snapshot.put("blocks", b"\0\0\0\x63\0\0\0\0", b"y")
+            snapshot.put("states", b"\0\0\0\x63", b"z")
+
+        store._shard("cam").writer.write(plant)
+        found = store.upkeep.verify().findings
+        assert sorted(finding.problem.split(" belong")[0] for finding in found) == [
+            "1 value(s) in blocks", "1 value(s) in states", "1 value(s) in thumbnails",
+        ]  # fmt: skip
+        store.upkeep.verify(repair=True)
+        assert store.upkeep.verify().findings == ()
+
+    @pytest.mark.parametrize(("table", "what"), [("states", "state"), ("policies", "retention")])
+    def test_what_cannot_be_mended_says_so(self, store: Store, table: str, what: str) -> None:
+        fill(store, 2)
+        store.upkeep.set_retention("cam", Retention(max_blocks=9))
+        put(store, table, flipped)
+        report = store.upkeep.verify(repair=True)
+        assert [finding.what for finding in report.findings] == [what]
+        assert not report.whole
+
+    def test_a_stream_record_that_fails_takes_nothing_with_it(self, store: Store) -> None:
+        fill(store, 2)
+
+        def damage(snapshot: Snapshot) -> None:
+            snapshot.put("streams", b"cam", flipped(bytes(snapshot.get("streams", b"cam") or b"")))
+
+        store._shard("cam").writer.write(damage)
+        report = store.upkeep.verify(repair=True)
+        assert [(finding.stream_id, finding.what) for finding in report.findings] == [("cam", "stream")]
+
+    def test_repair_needs_a_store_opened_for_writing(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 1)
+        store.close()
+        with Store.open(tmp_path / "data", read_only=True) as reader:
+            assert reader.upkeep.verify().whole
+            with pytest.raises(StoreUnavailable, match="read-only"):
+                reader.upkeep.verify(repair=True)
+
+    def test_a_finding_is_plain_data(self) -> None:
+        assert Finding(stream_id=None, block_idx=None, what="orphan", problem="x").mended == ""
+
+
+class TestSnapshot:
+    @pytest.mark.parametrize("shards", [1, 3])
+    def test_a_snapshot_taken_while_writing_is_a_whole_store(self, tmp_path: Path, shards: int) -> None:
+        with Store.open(tmp_path / "data", shards=shards) as store:
+            for name in ("cam", "b", "c"):
+                fill(store, 3, stream_id=name)
+            store.upkeep.snapshot(tmp_path / "copy")
+            append(store, 3, 9)
+        with Store.open(tmp_path / "copy", read_only=True) as copy:
+            assert copy.stats("cam").num_blocks == 3
+            assert copy.upkeep.verify().findings == ()
+        restore(tmp_path / "copy", tmp_path / "back")
+        with Store.open(tmp_path / "back") as back:
+            assert same_bits(fetch(back, [0, 1, 2]), expected_kv([make_block(at) for at in range(3)]))
+            append(back, 3, 5)
+            assert back.upkeep.verify().findings == ()
+        with Store.open(tmp_path / "copy", read_only=True) as copy:
+            assert copy.stats("cam").num_blocks == 3
+
+    def test_nothing_is_overwritten(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 1)
+        (tmp_path / "there").mkdir()
+        (tmp_path / "there" / "file").touch()
+        with pytest.raises(InvalidRecord, match="not empty"):
+            store.upkeep.snapshot(tmp_path / "there")
+        store.close()
+        with pytest.raises(InvalidRecord, match="not empty"):
+            restore(tmp_path / "data", tmp_path / "there")
+
+    def test_a_snapshot_cut_short_is_begun_anew(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 1)
+        (tmp_path / "copy.partial" / "shard-0000").mkdir(parents=True)
+        (tmp_path / "copy.partial" / "shard-0000" / "data.mdb").write_bytes(b"half")
+        store.upkeep.snapshot(tmp_path / "copy")
+        assert not (tmp_path / "copy.partial").exists()
+        with Store.open(tmp_path / "copy", read_only=True) as copy:
+            assert copy.upkeep.verify().whole
+
+    def test_a_snapshot_survives_the_loss_of_its_store(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 2)
+        store.upkeep.snapshot(tmp_path / "copy")
+        store.close()
+        shutil.rmtree(tmp_path / "data")
+        restore(tmp_path / "copy", tmp_path / "data")
+        with Store.open(tmp_path / "data") as back:
+            assert back.stats("cam").num_blocks == 2
+
+
+def test_totals_of_a_folder(tmp_path: Path) -> None:
+    with Store.open(tmp_path, shards=2) as store:
+        fill(store, 4)
+        fill(store, 3, stream_id="other")
+        stats = store.upkeep.stats()
+        assert (stats.shards, stats.streams, stats.blocks, stats.tokens) == (2, 2, 7, 28)
+        assert stats.live_bytes == sum(store.stats(name).num_bytes for name in ("cam", "other"))
+        on_disk = sum(os.path.getsize(tmp_path / f"shard-{number:04d}" / "data.mdb") for number in range(2))
+        assert stats.live_bytes < stats.used_bytes <= stats.file_bytes == on_disk
