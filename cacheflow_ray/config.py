@@ -32,6 +32,7 @@ Attention = Literal["sdpa", "eager"]
 BlockSize = Annotated[int | None, Field(ge=1, le=65536, description="1 to 65536, or None")]
 WindowBlocks = Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")]
 Reference = Literal["previous", "last_kept"]
+KvCodec = Literal["native", "fp8", "int8"]
 MergeRule = Literal["consensus", "rrf", "interleave", "last", "first"]
 
 
@@ -64,6 +65,9 @@ class StreamSettings(Section):
             block size (`core.summary.default_summary`).
         pixel_gate: a frame in which no part moved by this much (difference of mean colours, 0..255) since the last one
             let through never reaches the vision tower; None encodes every sampled frame.
+        kv_codec: how KV is kept on disk: bit for bit, or in a byte a number, about half the size of 16-bit KV. With
+            the latter a stream that is resumed goes on from its window as kept, no longer bit-identical to one that
+            was never interrupted.
 
     Raises:
         InvalidConfig: an unknown key, or a value out of range.
@@ -77,6 +81,7 @@ class StreamSettings(Section):
     window_blocks: WindowBlocks = None
     summary: Annotated[str | None, Field(min_length=1, description="the name of a summary, or None")] = None
     pixel_gate: Annotated[float | None, Field(ge=0, le=255, description="0 to 255, or None")] = None
+    kv_codec: KvCodec = "native"
 
 
 class AskOptions(Section):

@@ -19,7 +19,7 @@ from typing import TypeVar
 import lmdb
 
 from memory_store.codec import Buffer
-from memory_store.durability import SYNC_EVERY_S, Durability, check_synced, clear_unsynced, mark_unsynced, sync_folder
+from memory_store.durability import SYNC_EVERY_S, Durability, clear_unsynced, mark_unsynced, sync_folder
 from memory_store.errors import CorruptRecord, StoreFull, StoreLocked, StoreUnavailable, UnsupportedFormat
 
 T = TypeVar("T")
@@ -138,7 +138,6 @@ class Blobs:
 
     def __init__(self, path: Path, *, read_only: bool, map_size: int, durability: Durability) -> None:
         """Raises: StoreUnavailable, StoreLocked (open in this process already), CorruptRecord."""
-        check_synced(path)
         self._path = path
         self._read_only = read_only
         self._pid = os.getpid()
@@ -228,6 +227,13 @@ class Blobs:
         self._check_process()
         with lmdb_errors(self._path):
             return self._env.reader_check()
+
+    def settle(self) -> None:
+        """Sync, and take back what says that not all is synced."""
+        with lmdb_errors(self._path):
+            self._env.sync(True)
+            if self._syncer is None:
+                clear_unsynced(self._path)
 
     def copy_to(self, folder: Path) -> None:
         """Write a compact copy of the newest commit into an empty folder, while others go on writing; synced."""

@@ -47,8 +47,9 @@ def mark_unsynced(shard: Path) -> None:
 
 def clear_unsynced(shard: Path) -> None:
     """Once all is synced."""
-    (shard / "unsynced").unlink(missing_ok=True)
-    sync_folder(shard)
+    if (shard / "unsynced").exists():
+        (shard / "unsynced").unlink()
+        sync_folder(shard)
 
 
 def check_synced(shard: Path) -> None:

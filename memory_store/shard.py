@@ -10,7 +10,7 @@ from pathlib import Path
 
 from memory_store import catalog, committing, mending, retention, sessions
 from memory_store.blobs import Blobs, Snapshot
-from memory_store.durability import Durability
+from memory_store.durability import Durability, check_synced
 from memory_store.errors import StoreError
 from memory_store.folder import WriterLock
 from memory_store.group import GroupWriter
@@ -41,8 +41,19 @@ class Shard:
     lock: WriterLock | None
 
     @classmethod
-    def open(cls, place: Path, *, read_only: bool, map_size: int, durability: Durability, hot_bytes: int = 0) -> Shard:
+    def open(
+        cls,
+        place: Path,
+        *,
+        read_only: bool,
+        map_size: int,
+        durability: Durability,
+        accept_unsynced: bool,
+        hot_bytes: int,
+    ) -> Shard:
         """Raises: StoreLocked, StoreUnavailable, CorruptRecord."""
+        if not accept_unsynced:
+            check_synced(place)
         lock = None if read_only else WriterLock(place)
         try:
             blobs = Blobs(place, read_only=read_only, map_size=map_size, durability=durability)

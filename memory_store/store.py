@@ -60,6 +60,7 @@ class Store:
         read_only: bool = False,
         shards: int | None = None,
         durability: Durability = Durability.POWER_SAFE,
+        accept_unsynced: bool = False,
         map_size: int = MAP_SIZE,
         hot_bytes: int = 0,
         clock: Callable[[], float] = time.time,
@@ -70,6 +71,7 @@ class Store:
             read_only: take no lock; another process may write meanwhile.
             shards: LMDB environments of a new folder, each with its own writer; None: one, or as many as there are.
             durability: what a crash can cost.
+            accept_unsynced: open what a power cut may have damaged, to verify it; `Durability.RELAXED` has more.
             map_size: bytes of address space of a shard to begin with.
             hot_bytes: RAM for block values that need not be verified again, in equal parts for the shards; without it
                 the system's page cache serves alone.
@@ -90,6 +92,7 @@ class Store:
                     read_only=read_only,
                     map_size=map_size,
                     durability=durability,
+                    accept_unsynced=accept_unsynced,
                     hot_bytes=hot_bytes // len(places),
                 )
                 opened.append(shard)

@@ -93,6 +93,7 @@ class MemoryStore:
         read_only: bool = False,
         shards: int | None = None,
         durability: Durability = Durability.POWER_SAFE,
+        accept_unsynced: bool = False,
         map_size: int = MAP_SIZE,
         hot_bytes: int = 0,
         clock: Callable[[], float] = time.time,

@@ -126,6 +126,7 @@ class Upkeep:
             reports.append(verifier.run())
             if repair:
                 shard.indexes.clear()
+                shard.blobs.settle()
         return VerifyReport(
             streams=sum(report.streams for report in reports),
             blocks=sum(report.blocks for report in reports),

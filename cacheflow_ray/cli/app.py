@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cacheflow_ray import __version__
-from cacheflow_ray.cli import ask, bench, demo, evaluate, ingest, inspect, streams, train
+from cacheflow_ray.cli import ask, bench, demo, evaluate, ingest, inspect, store, streams, train
 from cacheflow_ray.cli.failures import INTERRUPTED, Failure, failure_of
 from cacheflow_ray.cli.output import Output, quiet_libraries
 
@@ -17,6 +17,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     ingest.register,
     ask.register,
     streams.register,
+    store.register,
     inspect.register,
     demo.register,
     evaluate.register,

@@ -65,6 +65,13 @@ class Encoding:
         int | None, typer.Option("--window", metavar="W", help="Blocks a token looks back on. Default: the model's.")
     ] = None
 
+    kv_codec: Annotated[
+        str | None,
+        typer.Option(
+            "--kv-codec", metavar="C", help="How KV is kept: native, or in a byte a number: fp8, int8. Default: native."
+        ),
+    ] = None
+
     def settings(self) -> StreamSettings | None:
         """None when nothing was given. Raises InvalidConfig."""
         from cacheflow_ray.config import StreamSettings
@@ -77,6 +84,7 @@ class Encoding:
             "summary": self.summary,
             "block_size": self.block_size,
             "window_blocks": self.window,
+            "kv_codec": self.kv_codec,
         }
         given = {key: value for key, value in given.items() if value is not None}
         if self.fps is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cacheflow_ray.cli.options import ModelChoice, Place
@@ -10,6 +11,13 @@ from cacheflow_ray.cli.output import Output, err_console
 
 if TYPE_CHECKING:
     from cacheflow_ray.engine import VideoMemory
+
+
+def folder_of(place: Place) -> Path:
+    """The store's folder. Raises InvalidConfig."""
+    from cacheflow_ray.config import Defaults
+
+    return place.folder(Defaults.from_environment())
 
 
 def open_memory(place: Place, model: ModelChoice | None = None, *, read_only: bool = False) -> VideoMemory:

@@ -146,6 +146,33 @@ def parse_time(text: str, option: str) -> float:
     return seconds
 
 
+def parse_range(text: str, option: str) -> TimeRange:
+    """The range of 'FROM-TO', as times. Raises InvalidConfig naming the option; InvalidRecord: it ends first."""
+    from cacheflow_ray.types import TimeRange
+
+    start, dash, end = text.partition("-")
+    if not dash:
+        raise InvalidConfig(f"{option}: {text!r} is not a range; allowed: FROM-TO, as 1:00-2:30", key=option)
+    return TimeRange(start_s=parse_time(start, option), end_s=parse_time(end, option))
+
+
+def parse_duration(text: str, option: str) -> float:
+    """Seconds of '90', '90s', '15m', '12h', '30d' or '2w'. Raises InvalidConfig naming the option."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhdw]?)", text)
+    if not found:
+        raise InvalidConfig(f"{option}: {text!r} is not a duration; allowed: 90, 90s, 15m, 12h, 30d, 2w", key=option)
+    return float(found[1]) * {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}[found[2]]
+
+
+def parse_size(text: str, option: str) -> int:
+    """Bytes of '1000', '500MB', '1.5GiB' (decimal units without the i). Raises InvalidConfig naming the option."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(?:([KMGTP])(i?)B)?", text)
+    if not found:
+        raise InvalidConfig(f"{option}: {text!r} is not a size; allowed: 1000, 500MB, 1.5GiB", key=option)
+    unit = (1024 if found[3] else 1000) ** (" KMGTP".index(found[2]) if found[2] else 0)
+    return int(float(found[1]) * unit)
+
+
 def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     """{'room': '3'} of ['room=3']. Raises InvalidConfig."""
     labels: dict[str, str] = {}

@@ -8,6 +8,7 @@ from time import perf_counter
 
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
+from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.rehydration import Plan, rehydrate
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
 from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope
@@ -115,7 +116,8 @@ class Answerer:
         """Retrieve and rehydrate for the last of `turns`; generation starts when its iteration does.
 
         Raises:
-            StreamNotFound, FingerprintMismatch, BlockNotFound, CorruptRecord: from the store.
+            StreamNotFound, FingerprintMismatch, BlockNotFound, CorruptRecord: from the store. KvDropped: a block of
+            the window has no KV; retrieved blocks without it are left out, and the answer's warnings say so.
             EmptyQuestion, QuestionTooLong, NothingToAnswer.
         """
         clock, backend = Clock(), self._backend
@@ -130,6 +132,7 @@ class Answerer:
         if len(turns) > 1:
             sought.append(backend.model.prompt.suffix([Turn(question=turns[-2].question)]))
         hits = retrieve_all(backend, opened, sought, where.candidates, options)
+        hits, left_out = _with_kv(backend.store, stream_id, hits)
         clock.lap("retrieve")
         hits, held, warnings = _fit(hits, where.window, budget)
         blocks = (*sorted(hit.block_idx for hit in hits), *held)
@@ -148,7 +151,7 @@ class Answerer:
                 generated_tokens=0,
                 fetched_bytes=ready.fetched_bytes,
             ),
-            warnings=warnings,
+            warnings=(*left_out, *warnings),
             clock=clock,
         )
 
@@ -197,6 +200,16 @@ class Answerer:
         found = [hit.block_idx for hit in hits]
         tokens = self._backend.store.read_tokens(stream_id, found) if found else []
         return evidence(hits, range(0), dict(zip(found, tokens, strict=True)))
+
+
+def _with_kv(store: BlockStore, stream_id: str, hits: list[Hit]) -> tuple[list[Hit], tuple[str, ...]]:
+    """The hits whose KV is kept, and a warning that names the others."""
+    gone = store.without_kv(stream_id, [hit.block_idx for hit in hits]) if hits else {}
+    if not gone:
+        return hits, ()
+    named = ", ".join(f"{block_idx} ({why})" for block_idx, why in sorted(gone.items()))
+    warning = f"retrieved: left out block(s) {named}, of which only the summary is kept: re-encode needed"
+    return [hit for hit in hits if hit.block_idx not in gone], (warning,)
 
 
 def _affordable_blocks(model: VideoModel, opened: OpenedStream, where: Scope, suffix: Suffix, room: int) -> int:

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 
 from cacheflow_ray.engine.ingesting import Source
@@ -47,7 +48,7 @@ def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
         frames=counters.frames if counters else 0,
         tokens_seen=counters.tokens_seen if counters else 0,
         tokens_kept=counters.tokens_kept if counters else 0,
-        blocks=stats.num_blocks,
+        blocks=stats.num_blocks - stats.num_deleted,
         tail_tokens=len(state.tail) if state else 0,
         num_bytes=stats.num_bytes,
         start_s=stats.start_s,
@@ -58,17 +59,17 @@ def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
 
 
 def block_views(store: BlockStore, stream_id: str) -> list[BlockView]:
-    """Every block of a stream without its KV."""
+    """Every block kept of a stream, without its KV."""
     times = store.times(stream_id)
-    blocks = list(range(len(times)))
+    blocks = np.flatnonzero(np.isfinite(times[:, 0])).tolist()  # the others were deleted
     tokens, thumbnails = store.read_tokens(stream_id, blocks), store.read_thumbnails(stream_id, blocks)
     return [
         BlockView(
             block_idx=block_idx,
             start_s=float(times[block_idx, 0]),
             end_s=float(times[block_idx, 1]),
-            tokens=tokens[block_idx],
-            thumbnail=thumbnails[block_idx],
+            tokens=tokens[at],
+            thumbnail=thumbnails[at],
         )
-        for block_idx in blocks
+        for at, block_idx in enumerate(blocks)
     ]

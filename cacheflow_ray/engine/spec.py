@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
-from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.config import KvCodec, StreamSettings
 from cacheflow_ray.core.dropping import DropRule
 from cacheflow_ray.core.summary import check_block_size, default_summary, make_summary
 from cacheflow_ray.errors import SettingsMismatch
 from cacheflow_ray.models import VideoModel
 from memory_store.errors import FingerprintMismatch
+from memory_store.quantize import NATIVE
 from memory_store.records import JsonValue, StreamRecord
 
 
@@ -21,6 +22,7 @@ class StreamSpec:
     Args:
         model: name the model was loaded by, for messages.
         source_identity: content identity of the file the stream was made of; "" for frames pushed from elsewhere.
+        kv_codec: left out of what is stored when it is native, as in streams made before there were others.
     """
 
     model: str
@@ -33,6 +35,7 @@ class StreamSpec:
     summary: str
     pixel_gate: float | None
     source_identity: str = ""
+    kv_codec: KvCodec = "native"
 
     @classmethod
     def resolve(cls, settings: StreamSettings, model: VideoModel, source_identity: str) -> StreamSpec:
@@ -56,11 +59,15 @@ class StreamSpec:
     @classmethod
     def of(cls, record: StreamRecord) -> StreamSpec:
         """As stored."""
-        return cls(**{field.name: record.settings[field.name] for field in fields(cls)})  # type: ignore[arg-type]
+        settings = {"kv_codec": NATIVE} | dict(record.settings)
+        return cls(**{field.name: settings[field.name] for field in fields(cls)})  # type: ignore[arg-type]
 
     def as_settings(self) -> dict[str, JsonValue]:
         """As stored."""
-        return asdict(self)
+        settings = asdict(self)
+        if self.kv_codec == NATIVE:
+            del settings["kv_codec"]
+        return settings
 
     @property
     def drop_rule(self) -> DropRule:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
 from memory_store import KV_DTYPES, TOKEN_DTYPE, Block, CorruptRecord, StreamState
-from memory_store.codec import KvLayout, decode_header, encode_block, layer_bytes, verify_layers
+from memory_store.codec import BlockHeader, KvLayout, decode_header, encode_block, layer_bytes, verify_layers
 from memory_store.values import (
     SummaryHeader,
     decode_state,
@@ -19,18 +20,24 @@ from memory_store.values import (
     seal,
     unseal,
 )
-from tests.memory_store.conformance import make_block, same_bits
+from tests.memory_store.conformance import BFLOAT16, make_block, same_bits
 
 SIZES = st.integers(1, 5)
 TOTALS = SummaryHeader(start_s=0.5, end_s=1.25, num_tokens=4, num_bytes=2**40)
 KEY = b"\x00\x00\x00\x07\x00\x00\x00\x02"
 
 
-def decode(value: bytes, block: Block) -> tuple[np.ndarray, np.ndarray, str]:
-    """Tokens, KV and fingerprint of a block's value, every byte verified."""
+def verify(value: bytes, block: Block) -> tuple[BlockHeader, np.ndarray]:
+    """Header and layers of a block's value, every byte verified."""
     header = decode_header(value, stream_id=block.stream_id, block_idx=block.block_idx)
     layers = layer_bytes(header, value)
     verify_layers(header, layers, 0)
+    return header, layers
+
+
+def decode(value: bytes, block: Block) -> tuple[np.ndarray, np.ndarray, str]:
+    """Tokens, native KV and fingerprint of a block's value, every byte verified."""
+    header, layers = verify(value, block)
     return header.tokens, layers.view(header.layout.dtype).reshape(header.layout.shape), header.fingerprint
 
 
@@ -60,6 +67,36 @@ def test_a_block_comes_back_bit_identical(sizes, dtype, block_idx, stream_id, fi
     header = decode_header(value, stream_id=stream_id, block_idx=block_idx)
     assert header.header_bytes % 64 == 0
     assert len(value) == header.header_bytes + layers * KvLayout.of(block.kv).layer_bytes
+
+
+#: xxh3_64 of `make_block(2)` as version 1 first wrote it, before there was another codec than native.
+FIRST_BYTES = {"float32": "3768f36f2ecef540", "float16": "8bd97f4658e522c0", "bfloat16": "a2c678333de3cbd3"}
+
+
+@pytest.mark.parametrize("dtype", KV_DTYPES, ids=str)
+def test_a_native_value_is_the_same_bytes_as_ever(dtype: np.dtype) -> None:
+    value = encode_block(make_block(2, dtype=dtype), "model-a")
+    assert xxhash.xxh3_64_hexdigest(value) == FIRST_BYTES[dtype.name]
+
+
+@pytest.mark.parametrize("codec", ["fp8", "int8"])
+@given(data=st.data(), flip=st.integers(1, 255))
+def test_a_changed_byte_of_a_quantized_block_is_always_noticed(codec: str, data, flip: int) -> None:
+    block = make_block(2, kv=np.ones((3, 2, 2, 4, 8), BFLOAT16))
+    changed = bytearray(encode_block(block, "model-a", codec))
+    changed[data.draw(st.integers(0, len(changed) - 1))] ^= flip
+    with pytest.raises(CorruptRecord, match="stored block 2 of stream 'cam' is corrupt"):
+        verify(bytes(changed), block)
+
+
+@pytest.mark.parametrize("at", [18, 19])
+def test_a_tag_of_a_later_version_is_refused_by_name(at: int) -> None:
+    changed = bytearray(BLOCK_VALUE)
+    changed[at] = 77
+    header_bytes = int.from_bytes(changed[20:24], "little")
+    changed[8:16] = xxhash.xxh3_64_intdigest(changed[16:header_bytes]).to_bytes(8, "little")
+    with pytest.raises(CorruptRecord, match=f"unknown version 1, .*{'dtype' if at == 18 else 'codec'} tag 77"):
+        verify(bytes(changed), BLOCK)
 
 
 BLOCK = make_block(2)

@@ -227,3 +227,6 @@ def test_a_relaxed_shard_is_refused_after_another_boot(tmp_path: Path, monkeypat
     for read_only in (False, True):
         with pytest.raises(CorruptRecord, match="durability relaxed"):
             Store.open(tmp_path, read_only=read_only)
+    with Store.open(tmp_path, accept_unsynced=True) as store:
+        assert store.upkeep.verify(repair=True).whole
+    Store.open(tmp_path).close()
