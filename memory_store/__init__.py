@@ -19,6 +19,7 @@ from memory_store.errors import (
     UnsupportedFormat,
 )
 from memory_store.fetch import BlockReader
+from memory_store.quotas import Quota
 from memory_store.records import (
     KV_DTYPES,
     TOKEN_DTYPE,
@@ -51,6 +52,7 @@ __all__ = [
     "Hit",
     "InvalidRecord",
     "KvDropped",
+    "Quota",
     "QuotaExceeded",
     "Retention",
     "Store",

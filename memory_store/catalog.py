@@ -270,6 +270,7 @@ def plain_record(record: StreamRecord) -> StreamRecord:
         settings=settings,
         labels=dict(record.labels),
         created_s=record.created_s,
+        tenant=record.tenant,
     )
 
 

@@ -159,7 +159,7 @@ def check_same_stream(asked: StreamRecord, stored: StreamRecord) -> None:
     """Raise StreamExists, naming the fields that differ, unless both have the same immutable fields."""
     names = sorted(set(asked.settings) | set(stored.settings))
     missing = object()
-    differing = [] if asked.fingerprint == stored.fingerprint else ["fingerprint"]
+    differing = [name for name in ("tenant", "fingerprint") if getattr(asked, name) != getattr(stored, name)]
     differing += [
         f"settings.{name}" for name in names if asked.settings.get(name, missing) != stored.settings.get(name, missing)
     ]

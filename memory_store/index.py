@@ -20,6 +20,10 @@ from memory_store.records import Array, Hit
 SCORE_DECIMALS = 6
 _TIE = 10.0**-SCORE_DECIMALS
 
+#: Vectors looked at beyond those that could be needed: when the last of them is worse than the last hit, none that
+#: ties with that was cut off.
+_SPARE = 8
+
 
 def normalised(vectors: Array) -> Array:
     """`vectors` [..., D] scaled to length 1 along the last axis, float32; zero vectors stay zero."""
@@ -39,7 +43,8 @@ def best_hits(block_idxs: Array, scores: Array, limit: int) -> list[Hit]:
     order = np.lexsort((block_idxs, -rounded))
     _, first = np.unique(block_idxs[order], return_index=True)
     chosen = order[np.sort(first)[:limit]]
-    return [Hit(block_idx=int(block_idxs[at]), score=float(rounded[at])) for at in chosen]
+    found = zip(block_idxs[chosen].tolist(), rounded[chosen].tolist(), strict=True)
+    return [Hit(block_idx=block_idx, score=score) for block_idx, score in found]
 
 
 def check_queries(queries: Array, expected: tuple[int, int, int] | None, limit: int, blocks: range) -> None:
@@ -119,9 +124,9 @@ class StreamIndex:
             places: consecutive places among the blocks held.
         """
         num_rows = len(places) * self._num_vectors
-        wanted = min(limit * self._num_vectors, num_rows)
-        if not wanted:
+        if not num_rows or not limit:
             return []
+        wanted = min(limit * self._num_vectors + _SPARE, num_rows)
         selector = faiss.IDSelectorRange(places.start * self._num_vectors, places.stop * self._num_vectors)
         params = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
         products, rows = (part[0] for part in index.search(row, wanted, params=params))

@@ -40,6 +40,7 @@ class StreamRecord:
         settings: immutable settings (block size, window, frame rate, dropping, summary, ...), JSON values.
         labels: free text by name, given by the user.
         created_s: Unix time, seconds.
+        tenant: whose it is; "" where nobody tells.
 
     Raises:
         InvalidRecord: the name has other characters or the fingerprint is empty.
@@ -50,6 +51,7 @@ class StreamRecord:
     settings: Mapping[str, JsonValue] = field(default_factory=dict)
     labels: Mapping[str, str] = field(default_factory=dict)
     created_s: float = 0.0
+    tenant: str = ""
 
     def __post_init__(self) -> None:
         if not STREAM_ID.fullmatch(self.stream_id):

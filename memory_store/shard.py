@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from memory_store import catalog, committing, mending, retention, sessions
+from memory_store import catalog, committing, mending, quotas, retention, sessions
 from memory_store.blobs import Blobs, Snapshot
 from memory_store.durability import Durability, check_synced
 from memory_store.errors import StoreError
@@ -63,14 +63,15 @@ class Shard:
             raise
         return cls(blobs=blobs, writer=GroupWriter(blobs), indexes=Indexes(), hot=HotBlocks(hot_bytes), lock=lock)
 
-    def commit(self, commits: Sequence[Commit], now_s: float) -> None:
-        """All of them or none; see `Store.commit`. `now_s`: Unix time."""
+    def commit(self, commits: Sequence[Commit], now_s: float) -> dict[str, tuple[str, int]]:
+        """All of them or none; see `Store.commit`. `now_s`: Unix time. Returns each stream's tenant and bytes held."""
 
-        def apply(snapshot: Snapshot) -> None:
+        def apply(snapshot: Snapshot) -> dict[str, tuple[str, int]]:
             for commit in commits:
                 committing.apply_commit(snapshot, commit, now_s)
+            return quotas.held_by(snapshot, {commit.stream_id for commit in commits})
 
-        self.writer.write(apply, sum(block.kv.nbytes for commit in commits for block in commit.blocks))
+        return self.writer.write(apply, sum(block.kv.nbytes for commit in commits for block in commit.blocks))
 
     def quarantine(self, stream_id: str, block_idx: int) -> None:
         """Keep only the summary of a block whose KV failed, if it fails again; nothing where that cannot be written."""

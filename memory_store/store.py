@@ -103,6 +103,7 @@ class Store:
                 shard.close()
             raise
         store = cls(path, opened, clock)
+        store.upkeep.count_usage()
         if not read_only:
             store.upkeep.start(HOUSEKEEP_EVERY_S)
         return store
@@ -120,7 +121,9 @@ class Store:
             committing.check_same_stream(plain, entry.record)
             return entry.record
 
-        return self._shard(record.stream_id).writer.write(create)
+        stored = self._shard(record.stream_id).writer.write(create)
+        self.upkeep.usage.note({stored.stream_id: (stored.tenant, 0)}, new=True)
+        return stored
 
     def get_stream(self, stream_id: str) -> StreamRecord:
         """Raises: StreamNotFound."""
@@ -152,6 +155,7 @@ class Store:
         number = shard.writer.write(delete)
         shard.indexes.drop(number)
         shard.hot.drop(number)
+        self.upkeep.usage.forget(stream_id)
         self.upkeep.wake()
 
     def commit(self, commits: Sequence[Commit]) -> None:
@@ -163,17 +167,21 @@ class Store:
         Raises:
             StreamNotFound; EpochFenced: from an earlier owner of the stream; BlockConflict: stored with other tokens;
             InvalidRecord: a gap in block numbers, a state that counts other blocks than there are, blocks unlike the
-            stream's others or going back in time; StoreFull. Nothing is written to that shard then.
+            stream's others or going back in time; QuotaExceeded; StoreFull. Nothing is written to that shard then.
         """
+        self.upkeep.usage.check(commits)
         of_shard: dict[int, list[Commit]] = {}
         for commit in commits:
             of_shard.setdefault(folder.shard_of(commit.stream_id, len(self._shards)), []).append(commit)
         if self._committing is None or len(of_shard) == 1:
             for number, own in of_shard.items():
-                self._shards[number].commit(own, self._clock())
+                self.upkeep.usage.note(self._shards[number].commit(own, self._clock()))
             return
         waiting = [self._committing.submit(self._shards[n].commit, own, self._clock()) for n, own in of_shard.items()]
         errors = [future.exception() for future in waiting]
+        for future, error in zip(waiting, errors, strict=True):
+            if error is None:
+                self.upkeep.usage.note(future.result())
         for error in filter(None, errors):
             raise error
 

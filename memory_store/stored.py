@@ -66,11 +66,10 @@ class StoredBlock:
         self._verify(part)
         layout = self.header.layout
         scales, codes = quantized(self._layers[part], layout)
-        scratch = np.empty(layout.shape[2:], np.float32)
+        scratch = np.empty(layout.shape[1:], np.float32)
         for layer in range(len(codes)):
-            for out, number in ((keys, 0), (values, 1)):
-                at = layer, number
-                dequantize(self._quantizer, codes[at], scales[at], out[layer].view(layout.dtype), scratch)
+            outs = keys[layer].view(layout.dtype), values[layer].view(layout.dtype)
+            dequantize(self._quantizer, codes[layer], scales[layer], outs, scratch)
 
     def _verify(self, part: slice) -> None:
         if self._trusted:

@@ -12,7 +12,8 @@ from pathlib import Path
 from memory_store import catalog, folder, retention
 from memory_store.blobs import Snapshot, lmdb_errors
 from memory_store.durability import sync_folder
-from memory_store.errors import InvalidRecord, StoreError, StoreUnavailable
+from memory_store.errors import CorruptRecord, InvalidRecord, StoreError, StoreUnavailable
+from memory_store.quotas import Quota, Usage, all_quotas, put_quota
 from memory_store.records import Retention
 from memory_store.shard import Housekept, Shard
 from memory_store.verify import Progress, Verifier, VerifyReport
@@ -42,10 +43,15 @@ class StoreStats:
 
 
 class Upkeep:
-    """Of one open store; see `Store.upkeep`."""
+    """Of one open store; see `Store.upkeep`.
+
+    Attributes:
+        usage: what tenants with quotas hold.
+    """
 
     def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
         self._path, self._shards, self._clock = path, shards, clock
+        self.usage = Usage()
         self._woken = threading.Condition()
         self._wanted = self._stopped = False
         self._timer: threading.Thread | None = None
@@ -63,6 +69,23 @@ class Upkeep:
         with self._shard(stream_id).blobs.read() as snapshot:
             return retention.get_policy(snapshot, catalog.get_entry(snapshot, stream_id))
 
+    def set_quota(self, tenant: str, quota: Quota | None) -> None:
+        """How much the tenant's streams may hold together; None: as much as there is room."""
+        self._shards[0].writer.write(lambda snapshot: put_quota(snapshot, tenant, quota))
+        self.count_usage()
+
+    def quotas(self) -> dict[str, Quota]:
+        """By tenant. Raises: CorruptRecord."""
+        with self._shards[0].blobs.read() as snapshot:
+            return all_quotas(snapshot)
+
+    def count_usage(self) -> None:
+        """See what tenants hold, anew. What cannot be read is not counted: reading it tells."""
+        with contextlib.suppress(CorruptRecord), contextlib.ExitStack() as stack:
+            quotas = self.quotas()
+            snapshots = [stack.enter_context(shard.blobs.read()) for shard in self._shards] if quotas else []
+            self.usage.load(snapshots, quotas)
+
     def housekeep(self) -> Housekept:
         """Let go what retention says, remove what deleted streams left and sessions that expired, in short steps.
 
@@ -72,6 +95,7 @@ class Upkeep:
             StoreFull, CorruptRecord.
         """
         done = [shard.housekeep(self._clock()) for shard in self._shards]
+        self.count_usage()
         return Housekept(
             deleted_blocks=sum(own.deleted_blocks for own in done), aged_blocks=sum(own.aged_blocks for own in done)
         )

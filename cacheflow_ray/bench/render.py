@@ -8,19 +8,21 @@ from typing import Any
 from rich.table import Table
 
 from cacheflow_ray.bench.results import Report
+from cacheflow_ray.bench.store import StoreReport
 
 
 def tables(report: Report) -> Iterator[Table]:
     """Ratios with their targets, rooflines, then the speeds that are no ratio."""
-    yield _ratios(report)
+    yield ratio_table(report)
     yield _rooflines(report)
     for name in ("encode", "questions"):
         if name in report.parts:
             yield _speeds(name, report)
 
 
-def _ratios(report: Report) -> Table:
-    table = Table(title=f"{report.preset}, {report.dtype} on {report.device}", title_justify="left")
+def ratio_table(report: Report | StoreReport) -> Table:
+    """Every ratio with its target; those missed in red."""
+    table = Table(title=report.title, title_justify="left")
     table.add_column("ratio")
     table.add_column("measured", justify="right")
     table.add_column("target", justify="right")

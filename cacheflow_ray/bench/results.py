@@ -79,6 +79,11 @@ class Target:
         return bool({"<=": operator.le, ">=": operator.ge}[self.sign](value, self.bound))
 
 
+def missed_targets(ratios: Mapping[str, float], targets: Mapping[str, Target]) -> list[str]:
+    """Names of the ratios that miss their target."""
+    return [name for name, target in targets.items() if name in ratios and not target.is_met(ratios[name])]
+
+
 TARGETS = {
     "non_model_share": Target(sign="<=", bound=0.15),
     "question_wall_10h_over_10min": Target(sign="<=", bound=1.2),
@@ -121,6 +126,11 @@ class Report:
     seconds: float
 
     @property
+    def title(self) -> str:
+        """One line: what was measured."""
+        return f"{self.preset}, {self.dtype} on {self.device}"
+
+    @property
     def ratios(self) -> dict[str, float]:
         """All ratios by name."""
         return {name: value for part in self.parts.values() for name, value in part.ratios.items()}
@@ -142,13 +152,10 @@ class Report:
             | {"copy_gb_per_s": self.ceiling.bytes_per_s / 1e9, "matmul_gflop_per_s": self.ceiling.flops_per_s / 1e9},
             "ratios": dict(self.ratios),
             "targets": {name: str(target) for name, target in self.targets.items() if name in self.ratios},
-            "missed": [name for name, target in self.targets.items() if self._misses(name, target)],
+            "missed": missed_targets(self.ratios, self.targets),
             "roofline": {name: line.as_json(self.ceiling) for name, line in rooflines.items()},
             "details": {name: dict(part.details) for name, part in self.parts.items()},
             "skipped": dict(self.skipped),
             "published": self.published,
             "seconds": self.seconds,
         }
-
-    def _misses(self, name: str, target: Target) -> bool:
-        return name in self.ratios and not target.is_met(self.ratios[name])

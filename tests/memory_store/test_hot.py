@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory_store import CorruptRecord, Store
+from memory_store import CorruptRecord, KvDropped, Retention, Store
 from memory_store.codec import decode_header, encode_block
 from memory_store.hot import HotBlocks, HotStats
 from memory_store.stored import StoredBlock
@@ -16,6 +16,7 @@ from tests.memory_store.conformance import (
     BFLOAT16,
     B,
     D,
+    FakeClock,
     H,
     L,
     expected_kv,
@@ -63,9 +64,25 @@ def test_the_least_recently_used_go_once_the_bytes_are_too_many() -> None:
     hot.keep(0, stored(4))
     assert held(hot) == [0, 2, 3, 4]
     assert hot.stats() == HotStats(hits=5, misses=6, num_blocks=4, num_bytes=FOUR_BLOCKS)
-    small = HotBlocks(BLOCK_BYTES - 1)
-    small.keep(0, stored(0))
-    assert small.stats() == HotStats()
+    assert held(hot, 1) == []
+
+
+def test_a_block_larger_than_the_tier_leaves_it_as_it_is() -> None:
+    hot = HotBlocks(BLOCK_BYTES)
+    hot.keep(0, stored(0))
+    value = encode_block(make_block(1, kv=np.zeros((L + 1, 2, H, B, D), BFLOAT16)), "model-a")
+    hot.keep(0, StoredBlock(decode_header(value, stream_id="cam", block_idx=1), value, verified=True))
+    assert held(hot) == [0]
+
+
+def test_only_what_was_verified_before_is_taken_on_trust() -> None:
+    value = bytearray(encode_block(make_block(0), "model-a"))
+    value[-1] ^= 1
+    header = decode_header(value, stream_id="cam", block_idx=0)
+    out = np.empty((L, 2, H, B, D), np.uint16)
+    StoredBlock(header, memoryview(value), verified=True).read(range(L), out[:, 0], out[:, 1])
+    with pytest.raises(CorruptRecord):
+        StoredBlock(header, memoryview(value)).read(range(L), out[:, 0], out[:, 1])
 
 
 def test_a_block_kept_twice_counts_once() -> None:
@@ -155,6 +172,18 @@ def test_a_stream_made_anew_under_a_deleted_name_shares_nothing_with_it(tmp_path
         store.commit([make_commit(*other, num_blocks=2)])
         for _ in range(2):
             assert same_bits(fetch(store, [0, 1]), expected_kv(other))
+
+
+def test_kv_that_retention_dropped_is_not_read_though_it_is_hot(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with Store.open(tmp_path, hot_bytes=FOUR_BLOCKS, clock=clock) as store:
+        fill(store, 2)
+        fetch(store, [0, 1])
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=60))
+        clock.now_s += 61
+        store.upkeep.housekeep()
+        with pytest.raises(KvDropped):
+            fetch(store, [0])
 
 
 def test_readers_in_many_threads_share_a_tier_too_small_for_all(tmp_path: Path) -> None:

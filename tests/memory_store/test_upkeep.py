@@ -18,9 +18,12 @@ from memory_store import (
     Finding,
     InvalidRecord,
     KvDropped,
+    Quota,
+    QuotaExceeded,
     Retention,
     Store,
     StoreUnavailable,
+    StreamExists,
     StreamNotFound,
     TimeRange,
     restore,
@@ -220,6 +223,59 @@ class TestRetention:
             store.upkeep.housekeep()
             assert store.upkeep.verify().findings == ()
             assert store.stats("cam").num_blocks == 2
+
+
+class TestQuotas:
+    def commit(self, store: Store, stream: str, block_idx: int) -> None:
+        block = make_block(block_idx, stream_id=stream)
+        store.commit([make_commit(block, num_blocks=block_idx + 1, stream_id=stream)])
+
+    def test_a_tenant_is_refused_above_its_quota_and_taken_again_below_the_margin(self, store: Store) -> None:
+        for stream, tenant in (("a1", "a"), ("a2", "a"), ("b1", "b")):
+            store.create_stream(make_record(stream, tenant=tenant, settings={"window_blocks": 1}))
+        self.commit(store, "a1", 0)
+        size = store.stats("a1").num_bytes
+        store.upkeep.set_quota("a", Quota(max_bytes=4 * size, release=0.8))
+        self.commit(store, "a2", 0)
+        self.commit(store, "a2", 1)
+        self.commit(store, "a2", 2)
+        with pytest.raises(QuotaExceeded, match="tenant 'a'") as told:
+            self.commit(store, "a1", 1)
+        assert told.value.ids["tenant"] == "a"
+        store.commit([make_commit(num_blocks=1, stream_id="a1")])  # a state alone is always taken
+        for at in range(6):
+            self.commit(store, "b1", at)
+        store.upkeep.set_retention("a2", Retention(max_blocks=2))
+        store.upkeep.housekeep()
+        with pytest.raises(QuotaExceeded):  # three blocks and one more are below the quota, not below the margin
+            self.commit(store, "a1", 1)
+        store.delete_stream("a2")
+        self.commit(store, "a1", 1)
+        self.commit(store, "a1", 2)
+        assert store.upkeep.usage.of("a") == store.stats("a1").num_bytes
+
+    def test_quotas_survive_reopening(self, tmp_path: Path, store: Store) -> None:
+        store.create_stream(make_record("a1", tenant="a"))
+        self.commit(store, "a1", 0)
+        store.upkeep.set_quota("a", Quota(max_bytes=10))
+        store.close()
+        with Store.open(tmp_path / "data") as again:
+            with pytest.raises(QuotaExceeded):
+                self.commit(again, "a1", 1)
+            again.upkeep.set_quota("a", None)
+            self.commit(again, "a1", 1)
+
+    def test_a_stream_does_not_change_hands(self, store: Store) -> None:
+        store.create_stream(make_record(tenant="a"))
+        with pytest.raises(StreamExists, match="tenant"):
+            store.create_stream(make_record(tenant="b"))
+
+    @pytest.mark.parametrize(
+        "fields", [{"max_bytes": -1}, {"max_bytes": 1, "release": 0}, {"max_bytes": 1, "release": 2}]
+    )
+    def test_a_quota_that_makes_no_sense_is_refused(self, fields: dict[str, float]) -> None:
+        with pytest.raises(InvalidRecord):
+            Quota(**fields)  # type: ignore[arg-type]
 
 
 def put(store: Store, table: str, change: Callable[[bytes], bytes | None], block_idx: int | None = None) -> None:
