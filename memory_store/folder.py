@@ -91,12 +91,17 @@ def prepare(path: Path, *, read_only: bool, shards: int | None) -> list[Path]:
         count = 1 if shards is None else shards
         if not 1 <= count <= MAX_SHARDS:
             raise InvalidRecord(f"a store has 1 to {MAX_SHARDS} shards, not {count}", path=str(path))
-    places = [path / f"shard-{number:04d}" for number in range(count)]
+    places = shard_places(path, count)
     if not read_only:
         with lmdb_errors(path):
             for place in places:
                 place.mkdir(parents=True, exist_ok=True)
     return places
+
+
+def shard_places(path: Path, count: int) -> list[Path]:
+    """The folders of a data folder's shards."""
+    return [path / f"shard-{number:04d}" for number in range(count)]
 
 
 def shard_of(name: str, count: int) -> int:

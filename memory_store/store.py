@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import time
 import weakref
@@ -23,7 +24,8 @@ import numpy as np
 from memory_store import catalog, committing, folder, lookup, sessions
 from memory_store.blobs import Snapshot
 from memory_store.durability import Durability
-from memory_store.errors import CorruptRecord
+from memory_store.errors import CorruptRecord, StoreError
+from memory_store.everywhere import LibrarySearch
 from memory_store.fetch import BlockReader
 from memory_store.hot import HotStats
 from memory_store.index import check_queries
@@ -42,13 +44,16 @@ class Store:
     """Thread-safe. One process writes a folder; others may read it (`read_only=True`). Close it or use `with`.
 
     Attributes:
+        library: search over all streams at once.
         upkeep: retention, quotas, verification, snapshots, totals.
     """
 
     def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
         self._shards = tuple(shards)
         self._clock = clock
+        self.library = LibrarySearch(shards, folder.shard_places(path, len(shards)))
         self.upkeep = Upkeep(path, shards, clock)
+        self.upkeep.afterwards = self.library.save
         self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
         self._committing = ThreadPoolExecutor(len(shards), thread_name_prefix="commit") if len(shards) > 1 else None
 
@@ -323,6 +328,8 @@ class Store:
         for reader in list(self._readers):
             reader.close()
         self.upkeep.stop()
+        with contextlib.suppress(StoreError):  # derived data: what is not saved is made anew
+            self.library.save()
         for shard in self._shards:
             shard.close()
         if self._committing:

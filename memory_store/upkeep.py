@@ -47,11 +47,13 @@ class Upkeep:
 
     Attributes:
         usage: what tenants with quotas hold.
+        afterwards: called after each round of housekeeping on the timer.
     """
 
     def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
         self._path, self._shards, self._clock = path, shards, clock
         self.usage = Usage()
+        self.afterwards: Callable[[], None] | None = None
         self._woken = threading.Condition()
         self._wanted = self._stopped = False
         self._timer: threading.Thread | None = None
@@ -115,6 +117,8 @@ class Upkeep:
                     return
             with contextlib.suppress(StoreError):  # what is wrong meets whoever reads or writes there
                 self.housekeep()
+                if self.afterwards:
+                    self.afterwards()
 
     def wake(self) -> None:
         """Housekeep soon, if a thread does."""
@@ -194,7 +198,7 @@ class Upkeep:
         draft = target.with_name(f"{target.name}.partial")
         with lmdb_errors(target.parent):
             shutil.rmtree(draft, ignore_errors=True)
-            places = [draft / f"shard-{number:04d}" for number in range(len(self._shards))]
+            places = folder.shard_places(draft, len(self._shards))
             for place, shard in zip(places, self._shards, strict=True):
                 place.mkdir(parents=True)
                 shard.blobs.copy_to(place)

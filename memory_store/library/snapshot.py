@@ -15,7 +15,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import faiss
 import numpy as np
@@ -115,7 +115,7 @@ def _read_named(folder: Path, name: str) -> tuple[Array, memoryview]:
 
 def _read_segment(folder: Path, key: int, part: Mapping[str, Any]) -> Segment:
     ids, codes = _read_named(folder, part["name"])
-    index = faiss.deserialize_index(np.frombuffer(codes, np.uint8))
+    index = cast(faiss.IndexIVF, faiss.deserialize_index(np.frombuffer(codes, np.uint8)))
     alive = np.ones(len(ids), bool)
     for start, stop in part["dead"]:
         alive[start:stop] = False

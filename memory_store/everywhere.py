@@ -1,0 +1,249 @@
+"""Search over all streams at once: one library index per shard, model and summarised layer, kept up with the store.
+
+An index is opened from its snapshot when it is first asked, brought up to the store's newest blocks, and rid of what
+was deleted; in any doubt it is made anew from the stored summaries.
+
+    DIR/shard-0000/library/FINGERPRINT-LAYER-HxD/   a snapshot, written by housekeeping and on close
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from xxhash import xxh3_64_hexdigest
+
+from memory_store import catalog, lookup
+from memory_store.blobs import Snapshot, lmdb_errors
+from memory_store.catalog import StreamEntry, StreamHead
+from memory_store.errors import CorruptRecord, InvalidRecord
+from memory_store.library import (
+    LibraryIndex,
+    LibrarySettings,
+    LibrarySpec,
+    best_of_blocks,
+    block_range,
+    split_ids,
+    stream_range,
+    vector_ids,
+)
+from memory_store.records import Array, TimeRange
+from memory_store.shard import Shard
+
+#: Blocks read at a time to be added.
+_CHUNK = 4096
+
+#: Vectors asked for per block wanted, so that blocks of several vectors do not crowd others out.
+_CROWDING = 4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """A block found in some stream. `score`: the mean over heads of the cosine; higher is nearer."""
+
+    stream_id: str
+    block_idx: int
+    score: float
+
+
+class LibrarySearch:
+    """Of one open store; see `Store.library`. Thread-safe."""
+
+    def __init__(
+        self, shards: Sequence[Shard], places: Sequence[Path], settings: LibrarySettings | None = None
+    ) -> None:
+        self._libraries = [
+            _Library(shard, place / "library", settings) for shard, place in zip(shards, places, strict=True)
+        ]
+
+    def search(
+        self,
+        queries: Array,
+        *,
+        fingerprint: str,
+        limit: int,
+        streams: Sequence[str] | None = None,
+        time_range: TimeRange | None = None,
+    ) -> list[list[Moment]]:
+        """The best moments of all streams (or those named) that one model made, best first, for each layer.
+
+        Small libraries are searched exactly; beyond, approximately, with exact scores (`memory_store.library`).
+
+        Args:
+            queries: [S, H, D], finite: one per summarised layer.
+            fingerprint: of the model.
+            time_range: of each stream's own time.
+
+        Raises:
+            InvalidRecord: queries of another shape, or not finite. CorruptRecord: a stored summary.
+        """
+        if queries.ndim != 3 or not np.isfinite(queries).all():
+            raise InvalidRecord(f"queries of shape {queries.shape} are not finite [S, H, D]")
+        found: list[list[Moment]] = []
+        for layer, query in enumerate(queries):
+            moments = [
+                moment
+                for library in self._libraries
+                for moment in library.search(layer, query, fingerprint, limit, streams, time_range)
+            ]
+            moments.sort(key=lambda moment: (-moment.score, moment.stream_id, moment.block_idx))
+            found.append(moments[:limit])
+        return found
+
+    def save(self) -> None:
+        """Write snapshots of the indexes that changed. Raises: StoreFull, StoreUnavailable: the last ones stay."""
+        for library in self._libraries:
+            library.save()
+
+
+class _Library:
+    """The indexes of one shard."""
+
+    def __init__(self, shard: Shard, folder: Path, settings: LibrarySettings | None) -> None:
+        self._shard, self._folder, self._settings = shard, folder, settings
+        self._indexes: dict[LibrarySpec, LibraryIndex] = {}
+        self._live: dict[tuple[LibrarySpec, int], tuple[range, ...]] = {}
+        self._saved: dict[LibrarySpec, tuple[int, int]] = {}
+        self._updating = threading.Lock()
+
+    def search(
+        self,
+        layer: int,
+        query: Array,
+        fingerprint: str,
+        limit: int,
+        streams: Sequence[str] | None,
+        time_range: TimeRange | None,
+    ) -> list[Moment]:
+        spec = LibrarySpec(
+            fingerprint=fingerprint, layer=layer, num_heads=query.shape[0], head_dim=query.shape[1]
+        )  # fmt: skip
+        with self._shard.blobs.read() as snapshot:
+            members = _members(snapshot, spec)
+            chosen = [own for own in members if streams is None or own[0].record.stream_id in streams]
+            ids = None
+            if time_range is not None or streams is not None:
+                ids = [span for entry, head in chosen for span in _spans(snapshot, entry, head, time_range)]
+            if not chosen or ids == []:
+                return []
+        index = self._current(spec, members)
+        names = {entry.number: entry.record.stream_id for entry, _ in members}
+        crowd = max(head.summary_shape[1] for _, head in chosen)
+        found, scores = index.search(query, limit * min(crowd, _CROWDING) + limit * (crowd > 1), ids=ids)
+        found, scores = best_of_blocks(found, scores, limit)
+        numbers, blocks, _ = (part.tolist() for part in split_ids(found))
+        return [
+            Moment(stream_id=names[number], block_idx=block_idx, score=score)
+            for number, block_idx, score in zip(numbers, blocks, scores.tolist(), strict=True)
+            if number in names
+        ]
+
+    def _current(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
+        """The index, with everything the members had when they were read."""
+        with self._updating:
+            index = self._indexes.get(spec)
+            if index is None:
+                index = self._indexes[spec] = self._opened(spec, members)
+            counts = {entry.number: head.stats.num_blocks for entry, head in members}
+            for number in set(index.num_blocks) - set(counts):
+                if self._live.get((spec, number)) != ():
+                    index.remove_range(*stream_range(number))
+                    self._live[spec, number] = ()
+            for entry, head in members:
+                self._catch_up(index, entry, head)
+            return index
+
+    def _opened(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
+        load = partial(self._load, spec)
+        index = LibraryIndex.open(self._place(spec), spec, load, self._settings)
+        counts = {entry.number: head.stats.num_blocks for entry, head in members}
+        if index is None or any(marked > counts.get(number, marked) for number, marked in index.num_blocks.items()):
+            return LibraryIndex(spec, load, self._settings)
+        return index
+
+    def _catch_up(self, index: LibraryIndex, entry: StreamEntry, head: StreamHead) -> None:
+        spec, number = index.spec, entry.number
+        marked = index.num_blocks.get(number, 0)
+        if self._live.get((spec, number)) != head.live:
+            for gone in _gaps(head.live, marked):
+                index.remove_range(*block_range(number, gone))
+        for own in catalog.within(head.live, range(marked, head.stats.num_blocks)):
+            for start in range(own.start, own.stop, _CHUNK):
+                blocks = range(start, min(start + _CHUNK, own.stop))
+                with self._shard.blobs.read() as snapshot:
+                    vectors = [_vectors(snapshot, entry, at, head, spec.layer) for at in blocks]
+                index.add(vector_ids(number, blocks, head.summary_shape[1]), np.concatenate(vectors))
+        self._live[spec, number] = head.live
+
+    def _load(self, spec: LibrarySpec, ids: Array) -> Array:
+        """Stored vectors of ids, normalised: float32 [n, H * D]; NaN of those deleted since."""
+        found = np.full((len(ids), spec.num_heads, spec.head_dim), np.nan, np.float32)
+        with self._shard.blobs.read() as snapshot:
+            entries = {entry.number: entry for entry in catalog.all_entries(snapshot)}
+            for row, (number, block_idx, ordinal) in enumerate(zip(*(p.tolist() for p in split_ids(ids)), strict=True)):
+                entry = entries.get(number)
+                if entry is not None and snapshot.get("summaries", entry.block_key(block_idx)) is not None:
+                    found[row] = lookup.summary_vectors(snapshot, entry, block_idx, None)[spec.layer, ordinal]
+        norms = np.linalg.norm(found, axis=-1, keepdims=True)
+        np.divide(found, norms, out=found, where=norms > 0)
+        return found.reshape(len(ids), -1)
+
+    def save(self) -> None:
+        with self._updating:
+            for spec, index in self._indexes.items():
+                state = (index.num_vectors, sum(index.num_blocks.values()))
+                if self._shard.lock is not None and self._saved.get(spec) != state:
+                    with lmdb_errors(self._folder):
+                        self._place(spec).mkdir(parents=True, exist_ok=True)
+                        index.save(self._place(spec))
+                    self._saved[spec] = state
+
+    def _place(self, spec: LibrarySpec) -> Path:
+        name = xxh3_64_hexdigest(spec.fingerprint.encode())
+        return self._folder / f"{name}-{spec.layer}-{spec.num_heads}x{spec.head_dim}"
+
+
+def _members(snapshot: Snapshot, spec: LibrarySpec) -> list[tuple[StreamEntry, StreamHead]]:
+    """Streams of the model that have blocks with such summaries."""
+    members = []
+    for entry in catalog.all_entries(snapshot):
+        head = catalog.get_head(snapshot, entry) if entry.record.fingerprint == spec.fingerprint else None
+        if head is None or spec.layer >= head.summary_shape[0]:
+            continue
+        if head.summary_shape[2:] != (spec.num_heads, spec.head_dim):
+            raise InvalidRecord(
+                f"queries of {spec.num_heads} heads of {spec.head_dim} are not like the summaries of stream "
+                f"{entry.record.stream_id!r}, {head.summary_shape[2:]}"
+            )
+        members.append((entry, head))
+    return members
+
+
+def _spans(
+    snapshot: Snapshot, entry: StreamEntry, head: StreamHead, time_range: TimeRange | None
+) -> list[tuple[int, int]]:
+    """Ranges of ids of the stream's blocks in a range of time."""
+    if time_range is None:
+        return [stream_range(entry.number)]
+    blocks = catalog.overlapping(snapshot, entry, head.live, time_range)
+    return [block_range(entry.number, blocks)] if blocks else []
+
+
+def _gaps(live: Sequence[range], count: int) -> list[range]:
+    """The blocks of 0..count-1 that are not live."""
+    edges = [0, *(edge for own in live for edge in (own.start, own.stop)), max(count, live[-1].stop if live else 0)]
+    gaps = (range(start, min(stop, count)) for start, stop in zip(edges[::2], edges[1::2], strict=True))
+    return [gap for gap in gaps if gap]
+
+
+def _vectors(snapshot: Snapshot, entry: StreamEntry, block_idx: int, head: StreamHead, layer: int) -> Array:
+    """[V, H, D]; zeros where the summary fails or was deleted meanwhile: it stays in its place and is not found."""
+    try:
+        vectors: Array = lookup.summary_vectors(snapshot, entry, block_idx, head.summary_shape)[layer]
+        return vectors
+    except CorruptRecord:
+        return np.zeros(head.summary_shape[1:], np.float32)
