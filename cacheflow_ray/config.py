@@ -84,6 +84,23 @@ class StreamSettings(Section):
     kv_codec: KvCodec = "native"
 
 
+class StoreOptions(Section):
+    """How a data folder is opened for writing.
+
+    Args:
+        shards: LMDB environments of a new folder, each with its own writer; None: one, or as many as there are.
+        durability: what a crash can cost (`memory_store.Durability`).
+        hot_bytes: RAM for blocks read lately, which need not be verified again.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    shards: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024, or None")] = None
+    durability: Literal["power_safe", "process_safe", "relaxed"] = "power_safe"
+    hot_bytes: Annotated[int, Field(ge=0, description="0 or more")] = 0
+
+
 class AskOptions(Section):
     """How one question is answered.
 

@@ -16,7 +16,7 @@ from cacheflow_ray.cli.progress import ProgressView
 from cacheflow_ray.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
-    from cacheflow_ray.config import StreamSettings
+    from cacheflow_ray.config import StoreOptions, StreamSettings
     from cacheflow_ray.engine import IngestJob, IngestReport, VideoMemory
 
 EPILOG = """Examples:
@@ -92,6 +92,35 @@ class Encoding:
         return StreamSettings.model_validate(given) if given else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """How the store is written."""
+
+    shards: Annotated[
+        int | None,
+        typer.Option(
+            "--shards", metavar="N", rich_help_panel="Store", help="LMDB environments of a new store. Default: 1."
+        ),
+    ] = None
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            "--durability",
+            metavar="D",
+            rich_help_panel="Store",
+            help="power_safe, process_safe (a power cut may undo the last commits) or relaxed (may damage the store, "
+            "which is noticed). Default: power_safe.",
+        ),
+    ] = None
+
+    def options(self) -> StoreOptions:
+        """Raises InvalidConfig."""
+        from cacheflow_ray.config import StoreOptions
+
+        given = {"shards": self.shards, "durability": self.durability}
+        return StoreOptions.model_validate({key: value for key, value in given.items() if value is not None})
+
+
 def register(app: typer.Typer) -> None:
     app.command("ingest", help="Watch videos and remember them.", epilog=EPILOG)(flattened(ingest))
 
@@ -101,6 +130,7 @@ def ingest(
     place: Place,
     model: ModelChoice,
     encoding: Encoding,
+    writing: Writing,
     stream: Annotated[
         str | None, typer.Option("--stream", metavar="NAME", help="Name of the stream. Default: the file's name.")
     ] = None,
@@ -111,7 +141,7 @@ def ingest(
     settings = encoding.settings()
     names = stream_names(sources, stream)
     output = Output(as_json=as_json)
-    with open_memory(place, model) as memory:
+    with open_memory(place, model, store=writing.options()) as memory:
         reports = watch(memory, make_jobs(sources, names, settings, labels))
     for report in reports:
         tell(report, output)

@@ -10,6 +10,7 @@ from cacheflow_ray.cli.options import ModelChoice, Place
 from cacheflow_ray.cli.output import Output, err_console
 
 if TYPE_CHECKING:
+    from cacheflow_ray.config import StoreOptions
     from cacheflow_ray.engine import VideoMemory
 
 
@@ -20,7 +21,9 @@ def folder_of(place: Place) -> Path:
     return place.folder(Defaults.from_environment())
 
 
-def open_memory(place: Place, model: ModelChoice | None = None, *, read_only: bool = False) -> VideoMemory:
+def open_memory(
+    place: Place, model: ModelChoice | None = None, *, store: StoreOptions | None = None, read_only: bool = False
+) -> VideoMemory:
     """The memory a command's options name; a context manager. The model is loaded when it is first needed.
 
     Raises:
@@ -35,7 +38,7 @@ def open_memory(place: Place, model: ModelChoice | None = None, *, read_only: bo
         from cacheflow_ray.engine import VideoMemory
 
         name = model.name(defaults)
-        return VideoMemory.open(place.folder(defaults), model=name, options=options, read_only=read_only)
+        return VideoMemory.open(place.folder(defaults), model=name, options=options, store=store, read_only=read_only)
 
 
 def open_to_ask(place: Place, model: ModelChoice, stream: str, output: Output) -> VideoMemory:

@@ -10,7 +10,7 @@ from pathlib import Path
 from time import time
 from types import TracebackType
 
-from cacheflow_ray.config import DEFAULT_MODEL, AskOptions, ModelOptions, StreamSettings
+from cacheflow_ray.config import DEFAULT_MODEL, AskOptions, ModelOptions, StoreOptions, StreamSettings
 from cacheflow_ray.engine.answerer import Answer, Answerer
 from cacheflow_ray.engine.catalog import block_views, stream_info, stream_name
 from cacheflow_ray.engine.ingesting import IngestJob, Source, ingest_all
@@ -20,7 +20,7 @@ from cacheflow_ray.engine.reports import BlockView, Evidence, IngestProgress, In
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import Turn, VideoModel, load_model
 from cacheflow_ray.types import TimeRange
-from memory_store import Store, StoreUnavailable
+from memory_store import Durability, Store, StoreUnavailable
 
 #: How long a conversation can be taken up again, seconds.
 SESSION_TTL_S = 24 * 3600.0
@@ -44,6 +44,7 @@ class VideoMemory:
         *,
         model: str | VideoModel = DEFAULT_MODEL,
         options: ModelOptions | None = None,
+        store: StoreOptions | None = None,
         read_only: bool = False,
     ) -> VideoMemory:
         """Open (or create) a data folder. The model is loaded when it is first needed.
@@ -52,12 +53,21 @@ class VideoMemory:
             data: folder of the store.
             model: Hugging Face id, local folder, `random:<preset>`, or a loaded model to share.
             options: where and how a model given by name runs.
+            store: how the folder is written.
 
         Raises:
-            StoreLocked, StoreUnavailable, UnsupportedFormat: from the store.
+            StoreLocked, StoreUnavailable, UnsupportedFormat, InvalidRecord: from the store.
         """
         chosen = model if isinstance(model, VideoModel) else lambda: load_model(model, options)
-        return cls(Store.open(data, read_only=read_only), chosen, read_only=read_only)
+        how = store or StoreOptions()
+        opened = Store.open(
+            data,
+            read_only=read_only,
+            shards=how.shards,
+            durability=Durability(how.durability),
+            hot_bytes=how.hot_bytes,
+        )
+        return cls(opened, chosen, read_only=read_only)
 
     @property
     def model(self) -> VideoModel:

@@ -105,6 +105,18 @@ def test_limits_hold_and_an_answer_says_what_it_left_out(data: Path, told: Told)
     assert told("streams", "retain", "shapes", "--data", data, "--keep-all")[1]["retention"]["max_blocks"] is None
 
 
+def test_shards_and_durability_are_chosen_when_a_store_is_made(made: Path, tmp_path: Path, told: Told) -> None:
+    clip, data = made.parent / "shapes.mp4", tmp_path / "new"
+    options = ["--fps", "1", "--model", "random:tiny-llava-onevision", "--data", data]
+    code, _ = told("ingest", clip, *options, "--shards", 3, "--durability", "process_safe")
+    assert code == 0
+    assert told("store", "stats", "--data", data)[1]["shards"] == 3
+    code, error = told("ingest", clip, *options, "--shards", 2)
+    assert (code, error["error"]["type"]) == (2, "InvalidRecord")
+    code, error = told("ingest", clip, *options, "--durability", "hopeful")
+    assert (code, error["error"]["type"]) == (2, "InvalidConfig")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
