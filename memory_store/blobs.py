@@ -67,6 +67,10 @@ class Snapshot:
     def put(self, table: str, key: bytes, value: Buffer) -> None:
         self._txn.put(key, value, db=self._tables[table])
 
+    def count(self, table: str) -> int:
+        """Entries, as the table itself says."""
+        return int(self._txn.stat(self._tables[table])["entries"]) if table in self._tables else 0
+
     def delete(self, table: str, key: bytes) -> bool:
         return self._txn.delete(key, db=self._tables[table])
 
@@ -144,6 +148,8 @@ class Blobs:
         self._gate = _Gate()
         self._writing = threading.Lock()
         relaxed = durability is Durability.RELAXED and not read_only
+        if relaxed:
+            mark_unsynced(path)
         with lmdb_errors(path):
             self._env = lmdb.open(
                 str(path), map_size=map_size, max_dbs=len(TABLES), max_readers=_MAX_READERS, readonly=read_only,
@@ -151,6 +157,7 @@ class Blobs:
                 readahead=True,
             )  # fmt: skip
             try:
+                _check_size(self._env, path)
                 self._tables = _open_tables(self._env, read_only)
                 self._env.reader_check()
                 self._syncer = _Syncer(self._env, path) if relaxed else None
@@ -235,6 +242,10 @@ class Blobs:
             if self._syncer is None:
                 clear_unsynced(self._path)
 
+    def errors(self) -> contextlib.AbstractContextManager[None]:
+        """Raises LMDB's errors as this package's, of what is done with a snapshot outside `read` and `write`."""
+        return lmdb_errors(self._path)
+
     def copy_to(self, folder: Path) -> None:
         """Write a compact copy of the newest commit into an empty folder, while others go on writing; synced."""
         self._check_process()
@@ -280,6 +291,13 @@ class Blobs:
             self._env.close()
 
 
+def _check_size(env: lmdb.Environment, path: Path) -> None:
+    """Raises: CorruptRecord: pages in use lie beyond the file's end, where touching them would kill the process."""
+    needed = (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+    if (path / "data.mdb").stat().st_size < needed:
+        raise CorruptRecord(f"the database in {path} is cut short: restore it or ingest again", path=str(path))
+
+
 def _open_tables(env: lmdb.Environment, read_only: bool) -> dict[str, lmdb._Database]:
     """All of them when writing; when reading, those there are."""
     tables = {}
@@ -290,11 +308,10 @@ def _open_tables(env: lmdb.Environment, read_only: bool) -> dict[str, lmdb._Data
 
 
 class _Syncer:
-    """Syncs a `relaxed` environment now and then, and keeps the marker that says it is not always synced."""
+    """Syncs a `relaxed` environment now and then, and takes the marker back that says it is not always synced."""
 
     def __init__(self, env: lmdb.Environment, shard: Path) -> None:
         self._env, self._shard = env, shard
-        mark_unsynced(shard)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lmdb-sync", daemon=True)
         self._thread.start()

@@ -31,7 +31,7 @@ from memory_store.codec import KvLayout
 from memory_store.errors import BlockNotFound, CorruptRecord, InvalidRecord, StreamNotFound
 from memory_store.quantize import codec_of
 from memory_store.records import KV_DTYPES, StreamRecord, StreamStats, TimeRange
-from memory_store.values import SummaryHeader, decode_json, decode_summary_header, encode_json
+from memory_store.values import SummaryHeader, decode_json, decode_state, decode_summary_header, encode_json
 
 _U32 = struct.Struct(">I")
 _BLOCK_KEY = struct.Struct(">II")
@@ -81,13 +81,24 @@ def get_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry:
     """Raises: StreamNotFound."""
     entry = find_entry(snapshot, stream_id)
     if entry is None:
+        _check_streams(snapshot, sum(1 for _ in snapshot.scan("streams", b"")))
         raise stream_not_found(stream_id)
     return entry
 
 
 def all_entries(snapshot: Snapshot) -> list[StreamEntry]:
-    """In order of stream_id."""
-    return [decode_entry(key, value) for key, value in snapshot.scan("streams", b"")]
+    """In order of stream_id. Raises: CorruptRecord."""
+    entries = [decode_entry(key, value) for key, value in snapshot.scan("streams", b"")]
+    _check_streams(snapshot, len(entries))
+    return entries
+
+
+def _check_streams(snapshot: Snapshot, found: int) -> None:
+    """A damaged page of LMDB's can hide streams. Raises: CorruptRecord."""
+    if found != snapshot.count("streams"):
+        raise CorruptRecord(
+            f"{found} of {snapshot.count('streams')} streams are found: the database is damaged, restore a snapshot"
+        )
 
 
 def add_entry(snapshot: Snapshot, record: StreamRecord) -> StreamEntry:
@@ -126,6 +137,7 @@ def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
     """None while the stream has no block."""
     value = snapshot.get("meta", b"head" + entry.key)
     if value is None:
+        _check_no_blocks(snapshot, entry)
         return None
     with naming(entry, "totals"):
         fields = decode_json(b"HEAD", entry.key, value)
@@ -137,6 +149,15 @@ def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
         live=tuple(itertools.starmap(range, fields.get("live", [[0, fields["stats"]["num_blocks"]]]))),
         aged_to=fields.get("aged_to", 0),
     )
+
+
+def _check_no_blocks(snapshot: Snapshot, entry: StreamEntry) -> None:
+    """A stream without totals has a state without blocks, or none. Raises: CorruptRecord."""
+    state = snapshot.get("states", entry.key)
+    if state is not None:
+        with naming(entry, "state or totals"):
+            if decode_state(entry.key, state).num_blocks:
+                raise CorruptRecord("its state speaks of blocks, and its totals are missing")
 
 
 def put_head(snapshot: Snapshot, entry: StreamEntry, head: StreamHead) -> None:

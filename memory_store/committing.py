@@ -21,7 +21,7 @@ from memory_store.catalog import (
     within,
 )
 from memory_store.codec import KvLayout, encode_block
-from memory_store.errors import BlockConflict, EpochFenced, InvalidRecord, StreamExists
+from memory_store.errors import BlockConflict, CorruptRecord, EpochFenced, InvalidRecord, StreamExists
 from memory_store.lookup import block_tokens
 from memory_store.quantize import codec_of
 from memory_store.records import Array, Block, Commit, StreamRecord, StreamState, StreamStats
@@ -52,6 +52,12 @@ def apply_commit(snapshot: Snapshot, commit: Commit, now_s: float) -> None:
 
 def get_state(snapshot: Snapshot, entry: StreamEntry) -> StreamState | None:
     value = snapshot.get("states", entry.key)
+    if value is None and get_head(snapshot, entry) is not None:
+        raise CorruptRecord(
+            f"the state of stream {entry.record.stream_id!r} is missing: restore a snapshot, or delete the stream and "
+            "ingest it again",
+            stream_id=entry.record.stream_id,
+        )
     if value is None:
         return None
     with naming(entry, "state"):
@@ -70,6 +76,7 @@ def _append(snapshot: Snapshot, entry: StreamEntry, head: StreamHead | None, blo
         end_s=end_s,
         num_tokens=len(block.tokens),
         num_bytes=value.nbytes + len(thumbnail) + block.summary.nbytes,
+        thumbnail=block.thumbnail is not None,
     )
     snapshot.put("blocks", key, value)
     snapshot.put("summaries", key, encode_summary(key, totals, block.summary))

@@ -14,8 +14,9 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import lmdb
+
 from memory_store.blobs import Blobs, Snapshot
-from memory_store.errors import StoreError
 
 T = TypeVar("T")
 
@@ -70,7 +71,7 @@ class GroupWriter:
         group = self._next_group()
         try:
             self._blobs.write(lambda snapshot: _apply(snapshot, group))
-        except StoreError as error:
+        except Exception as error:
             for write in group:
                 write.error = write.error or error
         except BaseException:
@@ -98,5 +99,7 @@ def _apply(snapshot: Snapshot, group: list[_Write]) -> None:
         try:
             with snapshot.nested() as inner:
                 write.result = write.change(inner)
-        except StoreError as error:
+        except lmdb.Error:
+            raise  # of the whole transaction
+        except Exception as error:
             write.error = error

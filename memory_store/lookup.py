@@ -51,9 +51,12 @@ def without_kv(snapshot: Snapshot, entry: catalog.StreamEntry, block_idxs: Seque
 
 
 def thumbnail(snapshot: Snapshot, entry: catalog.StreamEntry, block_idx: int) -> bytes | None:
-    value = snapshot.get("thumbnails", entry.block_key(block_idx))
-    if value is None:
+    if (
+        snapshot.get("thumbnails", entry.block_key(block_idx)) is None
+        and not catalog.block_totals(snapshot, entry, block_idx).thumbnail
+    ):
         return None
+    value = catalog.block_value(snapshot, "thumbnails", entry, block_idx)
     with catalog.naming(entry, "thumbnail", block_idx):
         return bytes(unseal(b"THUM", entry.block_key(block_idx), value))
 

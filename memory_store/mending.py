@@ -48,7 +48,7 @@ def blank_summary(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> Non
     except CorruptRecord:
         remove_block(snapshot, entry, block_idx)
         return
-    key = entry.block_key(block_idx)
+    key, has_thumbnail = entry.block_key(block_idx), snapshot.get("thumbnails", entry.block_key(block_idx)) is not None
     vectors = np.zeros(head.summary_shape, np.float32)
     num_bytes = sum(len(value) for table in ("blocks", "thumbnails") if (value := snapshot.get(table, key)) is not None)
     totals = SummaryHeader(
@@ -56,6 +56,7 @@ def blank_summary(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> Non
         end_s=float(tokens["timestamp_s"][-1]),
         num_tokens=len(tokens),
         num_bytes=num_bytes + vectors.nbytes,
+        thumbnail=has_thumbnail,
     )
     snapshot.put("summaries", key, encode_summary(key, totals, vectors))
 
@@ -66,19 +67,28 @@ def remove_block(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None
         snapshot.delete(table, entry.block_key(block_idx))
 
 
-def _without(table: str) -> Callable[..., None]:
-    def remove_value(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
-        snapshot.delete(table, entry.block_key(block_idx))
+def remove_thumbnail(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
+    """And tell the summary, so that nobody misses it."""
+    key = entry.block_key(block_idx)
+    snapshot.delete("thumbnails", key)
+    try:
+        totals = catalog.block_totals(snapshot, entry, block_idx)
+        vectors = lookup.summary_vectors(snapshot, entry, block_idx, None).copy()
+    except CorruptRecord:
+        return  # the summary's own mend tells
+    snapshot.put("summaries", key, encode_summary(key, replace(totals, thumbnail=False), vectors))
 
-    return remove_value
+
+def remove_age(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
+    snapshot.delete("ages", entry.block_key(block_idx))
 
 
 #: What fails -> what mends it, and how that is told.
 MENDS: dict[str, tuple[Callable[..., None], str]] = {
     "kv": (quarantine, "quarantined: only the summary is kept, re-encode needed"),
     "summary": (blank_summary, "made blank: no search finds the block"),
-    "thumbnail": (_without("thumbnails"), "removed"),
-    "age": (_without("ages"), "removed: the block counts as old as its stream"),
+    "thumbnail": (remove_thumbnail, "removed"),
+    "age": (remove_age, "removed: limits of age pass the block by"),
 }
 
 

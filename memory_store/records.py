@@ -27,6 +27,8 @@ TOKEN_DTYPE = np.dtype([("frame_idx", "<i8"), ("timestamp_s", "<f8"), ("pos", "<
 #: KV may be kept in these types; numpy knows bfloat16 through ml_dtypes.
 KV_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16))
 
+_MAX_NAME_BYTES = 400
+
 STREAM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -60,8 +62,11 @@ class StreamRecord:
                 "the first a letter or digit",
                 stream_id=self.stream_id,
             )
-        if not self.fingerprint:
-            raise InvalidRecord(f"stream {self.stream_id!r} needs a fingerprint", stream_id=self.stream_id)
+        if not 0 < len(self.fingerprint.encode()) <= _MAX_NAME_BYTES or len(self.tenant.encode()) > _MAX_NAME_BYTES:
+            raise InvalidRecord(
+                f"stream {self.stream_id!r} needs a fingerprint; it and the tenant may have {_MAX_NAME_BYTES} bytes",
+                stream_id=self.stream_id,
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
@@ -57,11 +58,11 @@ def put_age(snapshot: Snapshot, key: bytes, stored_s: float) -> None:
 
 
 def stored_s(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> float:
-    """When a block was stored, Unix time; of a store that did not keep it, when its stream was made."""
+    """When a block was stored, Unix time; infinity where that was not kept: no limit of age touches it then."""
     key = entry.block_key(block_idx)
     value = snapshot.get("ages", key)
     if value is None:
-        return entry.record.created_s
+        return math.inf
     with naming(entry, "age", block_idx):
         age: float = _AGE.unpack(unseal(b"AGED", key, value))[0]
     return age

@@ -57,6 +57,8 @@ class Shard:
         lock = None if read_only else WriterLock(place)
         try:
             blobs = Blobs(place, read_only=read_only, map_size=map_size, durability=durability)
+            if not (read_only or accept_unsynced):
+                blobs.settle()  # what a relaxed writer left when it was killed
         except BaseException:
             if lock:
                 lock.close()

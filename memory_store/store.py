@@ -193,7 +193,8 @@ class Store:
     def load_state(self, stream_id: str) -> StreamState | None:
         """The state last committed. Raises: StreamNotFound, CorruptRecord."""
         with self._shard(stream_id).blobs.read() as snapshot:
-            return committing.get_state(snapshot, catalog.get_entry(snapshot, stream_id))
+            entry = catalog.get_entry(snapshot, stream_id)
+            return committing.get_state(snapshot, entry)
 
     def stats(self, stream_id: str) -> StreamStats:
         """Totals of the committed blocks; `num_bytes` counts all that is stored of them. Raises: StreamNotFound."""
@@ -263,7 +264,8 @@ class Store:
         spoilt = partial(shard.quarantine, stream_id)
         snapshot = shard.blobs.snapshot()
         try:
-            reader = lookup.open_reader(snapshot, stream_id, block_idxs, fingerprint, threads, shard.hot, spoilt)
+            with shard.blobs.errors():
+                reader = lookup.open_reader(snapshot, stream_id, block_idxs, fingerprint, threads, shard.hot, spoilt)
         except BaseException as error:
             snapshot.close()
             if isinstance(error, CorruptRecord) and (block_idx := error.ids.get("block_idx")) is not None:

@@ -3,7 +3,8 @@
 Integers are little-endian.
 
     sealed value    kind (4 bytes), version u16, zero u16, xxh3_64 of key and payload u64, payload
-    summary value   sealed (start_s, end_s, num_tokens, S, V, H, D, num_bytes, checksum of the vectors), vectors float32
+    summary value   sealed (start_s, end_s, num_tokens, S, V, H, D, thumbnail, num_bytes, checksum of the vectors), then
+                    the vectors, float32
 """
 
 from __future__ import annotations
@@ -25,15 +26,24 @@ _SEALED = struct.Struct("<4sHHQ")
 _SUMMARY = struct.Struct("<ddIIIIIIQQ")
 _STATE = struct.Struct("<QQ")
 
+#: What the stored number says of a block's thumbnail.
+_THUMBNAIL = (None, False, True)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SummaryHeader:
-    """A block's totals, kept beside its vectors. Times in seconds; `num_bytes`: everything stored of the block."""
+    """A block's totals, kept beside its vectors. Times in seconds.
+
+    Args:
+        num_bytes: everything stored of the block.
+        thumbnail: whether it has one; None where nobody tells.
+    """
 
     start_s: float
     end_s: float
     num_tokens: int
     num_bytes: int
+    thumbnail: bool | None = None
 
 
 def seal(kind: bytes, key: bytes, payload: bytes) -> bytes:
@@ -72,7 +82,8 @@ def _corrupt_value(kind: bytes, key: bytes) -> CorruptRecord:
 def encode_summary(key: bytes, header: SummaryHeader, vectors: Array) -> bytes:
     """Value of a block's summary: its totals, sealed, then `vectors` [S, V, H, D] float32, verified apart."""
     data = np.ascontiguousarray(vectors, "<f4").tobytes()
-    fixed = (header.start_s, header.end_s, header.num_tokens, *vectors.shape, 0, header.num_bytes)
+    told = _THUMBNAIL.index(header.thumbnail)
+    fixed = (header.start_s, header.end_s, header.num_tokens, *vectors.shape, told, header.num_bytes)
     return seal(b"SUMM", key, _SUMMARY.pack(*fixed, _digest(key, data))) + data
 
 
@@ -102,8 +113,12 @@ def _summary(key: bytes, value: Buffer) -> tuple[SummaryHeader, tuple[int, ...],
     head = unseal(b"SUMM", key, memoryview(value)[: _SEALED.size + _SUMMARY.size])
     if len(head) != _SUMMARY.size:
         raise _corrupt_value(b"SUMM", key)
-    start_s, end_s, num_tokens, *shape, _, num_bytes, checksum = _SUMMARY.unpack(head)
-    header = SummaryHeader(start_s=start_s, end_s=end_s, num_tokens=num_tokens, num_bytes=num_bytes)
+    start_s, end_s, num_tokens, *shape, told, num_bytes, checksum = _SUMMARY.unpack(head)
+    if told >= len(_THUMBNAIL):
+        raise _corrupt_value(b"SUMM", key)
+    header = SummaryHeader(
+        start_s=start_s, end_s=end_s, num_tokens=num_tokens, num_bytes=num_bytes, thumbnail=_THUMBNAIL[told]
+    )
     return header, tuple(shape), checksum
 
 

@@ -23,7 +23,8 @@ from memory_store.library import CODECS, LibraryIndex, LibrarySettings, LibraryS
 from memory_store.records import Array
 from memory_store.values import SummaryHeader, decode_summary_vectors, encode_summary
 
-_CHUNK = 8192
+#: What is added at once is sealed at once: small pieces would be merged again and again.
+_CHUNK = 1 << 18
 _BLOCK_KEY = struct.Struct(">II")
 #: Vectors that tie in exact search may come out this far apart.
 _SAME_SCORE = 2e-6
@@ -89,10 +90,11 @@ class StoredSummaries:
         return normalised(found).reshape(len(ids), -1)
 
     def all_ids(self) -> list[Array]:
-        """Ids in the order they are added, some at a time."""
-        starts = range(0, self._size.num_blocks, _CHUNK)
-        chunks = [range(start, min(start + _CHUNK, self._size.num_blocks)) for start in starts]
-        return [vector_ids(stream, chunk, 1) for stream in range(self._size.num_streams) for chunk in chunks]
+        """Ids in the order they are added, about _CHUNK at a time; the last fill half the tail, its usual share."""
+        streams = [vector_ids(stream, range(self._size.num_blocks), 1) for stream in range(self._size.num_streams)]
+        ids = np.concatenate(streams)
+        sealed = max(len(ids) - LibrarySettings().tail_limit // 2, 1)
+        return [*np.array_split(ids[:sealed], -(-sealed // _CHUNK)), ids[sealed:]]
 
     def queries(self) -> Array:
         """float32 [num_queries, H, D]: stored vectors with noise."""
@@ -134,7 +136,9 @@ def _measured(folder: Path, note: Callable[[str], None], size: LibrarySize, summ
     index, rebuild_s = built[settings.codec]
     note("saving, opening and searching")
     save_s = _seconds(lambda: index.save(folder))
-    open_s = _seconds(lambda: LibraryIndex.open(folder, size.spec, summaries.load, settings))
+    opened: list[LibraryIndex | None] = []
+    open_s = _seconds(lambda: opened.append(LibraryIndex.open(folder, size.spec, summaries.load, settings)))
+    assert opened[0] is not None, "a snapshot just saved opens"
     queries = summaries.queries()
     found, flat_s = _searched(summaries, size, {codec: made for codec, (made, _) in built.items()}, queries)
     return Part(

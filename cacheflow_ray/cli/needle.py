@@ -52,6 +52,9 @@ class Measured:
     window: Annotated[
         int | None, typer.Option("--window", metavar="W", help="Window, in blocks. Default: the model's.")
     ] = None
+    kv_codec: Annotated[
+        str | None, typer.Option("--kv-codec", metavar="C", help="How KV is kept: native, fp8, int8. Default: native.")
+    ] = None
 
     def plan(self, recommended: Recommended) -> NeedlePlan:
         """Raises InvalidConfig, UsageError."""
@@ -60,6 +63,7 @@ class Measured:
         from cacheflow_ray.eval.needle.run import NeedlePlan
 
         given: dict[str, Any] = {"tau": self.tau, "summary": self.summary, "window_blocks": self.window}
+        given["kv_codec"] = self.kv_codec
         settings = StreamSettings.model_validate({key: value for key, value in given.items() if value is not None})
         names = tuple(METHODS) if self.methods is None else tuple(part.strip() for part in self.methods.split(","))
         return NeedlePlan(

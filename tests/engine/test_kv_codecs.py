@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from torch import Tensor
 
+from cacheflow_ray.cli.ingest import Encoding
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.engine.opened import Backend, open_stream
@@ -98,3 +99,7 @@ def test_native_is_not_among_the_stored_settings() -> None:
 def test_an_unknown_codec_is_refused() -> None:
     with pytest.raises(InvalidConfig, match="kv_codec"):
         StreamSettings.model_validate({"kv_codec": "int4"})
+
+
+def test_the_command_line_passes_the_codec_on() -> None:
+    assert Encoding(kv_codec="int8").settings() == StreamSettings(kv_codec="int8")
