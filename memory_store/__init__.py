@@ -1,5 +1,6 @@
 """The memory store: blocks of KV, their summaries and stream states in LMDB, searched through FAISS."""
 
+from memory_store.apart import verify_apart
 from memory_store.durability import Durability
 from memory_store.errors import (
     BlockConflict,
@@ -69,5 +70,6 @@ __all__ = [
     "TimeRange",
     "VerifyReport",
     "restore",
+    "verify_apart",
     "UnsupportedFormat",
 ]

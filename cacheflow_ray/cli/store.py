@@ -51,22 +51,20 @@ def verify(
     repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended; nothing else may write.")] = False,
     as_json: Json = False,
 ) -> None:
-    from memory_store import Store
+    from memory_store import verify_apart
 
     output, folder = Output(as_json=as_json), folder_of(place)
     columns = (TextColumn("verify"), BarColumn(), TaskProgressColumn(), TextColumn("{task.fields[read]}"))
-    with (
-        Store.open(folder, read_only=not repair, accept_unsynced=True) as store,
-        Progress(
-            *columns,
-            TimeRemainingColumn(),
-            console=err_console(),
-            transient=True,
-            disable=not err_console().is_terminal,
-        ) as bars,
-    ):
+    with Progress(
+        *columns,
+        TimeRemainingColumn(),
+        console=err_console(),
+        transient=True,
+        disable=not err_console().is_terminal,
+    ) as bars:
         task = bars.add_task("verify", read="")
-        report = store.upkeep.verify(
+        report = verify_apart(
+            folder,
             repair=repair,
             progress=lambda done, total, read: bars.update(task, completed=done, total=total, read=size(read)),
         )
