@@ -22,6 +22,7 @@ from typing import cast
 import numpy as np
 
 from memory_store import catalog, committing, folder, lookup, sessions
+from memory_store.allocator import keep_freed_memory
 from memory_store.blobs import Snapshot
 from memory_store.durability import Durability
 from memory_store.errors import CorruptRecord, StoreError
@@ -87,6 +88,8 @@ class Store:
             UnsupportedFormat: made by a newer version. InvalidRecord: it has another number of shards.
             StoreUnavailable: missing, or may not be read or written. CorruptRecord: it is damaged.
         """
+        if not read_only:
+            keep_freed_memory()
         path = Path(path).absolute()
         places = folder.prepare(path, read_only=read_only, shards=shards)
         opened: list[Shard] = []
