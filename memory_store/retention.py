@@ -14,8 +14,10 @@ from memory_store.catalog import (
     StreamHead,
     block_totals,
     block_value,
+    get_head,
     naming,
     overlapping,
+    put_head,
     within,
 )
 from memory_store.codec import decode_header
@@ -49,6 +51,10 @@ def get_policy(snapshot: Snapshot, entry: StreamEntry) -> Retention | None:
 
 
 def put_policy(snapshot: Snapshot, entry: StreamEntry, policy: Retention) -> None:
+    """And look at every block anew: what was pinned may be so no more."""
+    head = get_head(snapshot, entry)
+    if head is not None:
+        put_head(snapshot, entry, replace(head, aged_to=0))
     fields = asdict(policy) | {"pinned": [(own.start_s, own.end_s) for own in policy.pinned]}
     snapshot.put("policies", entry.key, encode_json(b"KEEP", entry.key, fields))
 
@@ -73,28 +79,36 @@ def enforce(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Re
     free = _may_go(snapshot, entry, head, policy)
     deleted: list[int] = []
     aged: list[int] = []
-    more = False
     for block_idx in _each(free):
-        if not _too_much(head, policy) and not _older(snapshot, entry, block_idx, policy.ttl_s, now_s):
+        due = _too_much(head, policy) or _is_due(snapshot, entry, block_idx, policy.ttl_s, now_s)
+        if due and len(deleted) == BATCH:
+            return LetGo(head=head, deleted=tuple(deleted), aged=(), more=True)
+        if due:
+            head = _delete(snapshot, entry, head, block_idx)
+            deleted.append(block_idx)
+        elif due is False:
             break
-        if len(deleted) == BATCH:
-            more = True
-            break
-        head = _delete(snapshot, entry, head, block_idx)
-        deleted.append(block_idx)
-    old_to = head.aged_to
-    for block_idx in _each(within(free, range(max(head.aged_to, head.live[0].start), head.stats.num_blocks))):
-        if block_idx in deleted:
+    for block_idx in _each(free):
+        if block_idx < head.aged_to or not within(head.live, range(block_idx, block_idx + 1)):
             continue
-        if not _older(snapshot, entry, block_idx, policy.summary_only_after_s, now_s):
+        due = _is_due(snapshot, entry, block_idx, policy.summary_only_after_s, now_s)
+        if due and len(aged) == BATCH:
+            return LetGo(head=head, deleted=tuple(deleted), aged=tuple(aged), more=True)
+        if due and snapshot.get("blocks", entry.block_key(block_idx)) is not None:
+            head = drop_kv(snapshot, entry, head, block_idx, why="aged")
+            aged.append(block_idx)
+        elif due is False:
             break
-        if len(aged) == BATCH:
-            more = True
-            break
-        head = drop_kv(snapshot, entry, head, block_idx, why="aged")
-        aged.append(block_idx)
-        old_to = block_idx + 1
-    return LetGo(head=replace(head, aged_to=old_to), deleted=tuple(deleted), aged=tuple(aged), more=more)
+        head = replace(head, aged_to=block_idx + 1)
+    return LetGo(head=head, deleted=tuple(deleted), aged=tuple(aged), more=False)
+
+
+def _is_due(snapshot: Snapshot, entry: StreamEntry, block_idx: int, age_s: float | None, now_s: float) -> bool | None:
+    """Whether a block has the age; None where its age is not known, which says nothing of those behind it."""
+    if age_s is None:
+        return False
+    stored = stored_s(snapshot, entry, block_idx)
+    return None if stored == math.inf else stored + age_s <= now_s
 
 
 def drop_kv(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int, *, why: str) -> StreamHead:
@@ -154,10 +168,6 @@ def _too_much(head: StreamHead, policy: Retention) -> bool:
     return (policy.max_blocks is not None and num_live > policy.max_blocks) or (
         policy.max_bytes is not None and head.stats.num_bytes > policy.max_bytes
     )
-
-
-def _older(snapshot: Snapshot, entry: StreamEntry, block_idx: int, age_s: float | None, now_s: float) -> bool:
-    return age_s is not None and stored_s(snapshot, entry, block_idx) + age_s <= now_s
 
 
 def _delete(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int) -> StreamHead:

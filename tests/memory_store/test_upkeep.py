@@ -163,6 +163,42 @@ class TestRetention:
         assert stats.num_absent == 0
         assert stats.num_bytes == pytest.approx(before / 5 * 3, rel=0.02)
 
+    def test_what_is_pinned_no_more_grows_old(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 5)
+        clock.now_s += 100
+        pinned = (TimeRange(start_s=1.0, end_s=1.1),)
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=60, pinned=pinned))
+        store.upkeep.housekeep()
+        assert store.without_kv("cam", range(5)) == {0: "aged", 2: "aged", 3: "aged"}
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=60))
+        assert store.upkeep.housekeep().aged_blocks == 1
+        assert sorted(store.without_kv("cam", range(5))) == [0, 1, 2, 3]
+
+    def test_a_block_of_unknown_age_is_passed_by(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 5)
+        put(store, "ages", removed, block_idx=1)
+        clock.now_s += 100
+        store.upkeep.set_retention("cam", Retention(ttl_s=60))
+        store.upkeep.housekeep()
+        assert live(store) == [1, 4]
+
+    def test_many_blocks_go_in_short_steps(
+        self, store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("memory_store.retention.BATCH", 3)
+        store.create_stream(windowed(1))
+        append(store, 0, 20)
+        clock.now_s += 100
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=60, max_blocks=12))
+        before = store.upkeep.stats().transactions
+        kept = store.upkeep.housekeep()
+        assert (kept.deleted_blocks, kept.aged_blocks) == (8, 11)
+        assert store.upkeep.stats().transactions - before >= 6
+        assert live(store) == [*range(8, 20)]
+        assert store.upkeep.verify().findings == ()
+
     def test_what_a_deleted_block_said_may_come_again(self, store: Store) -> None:
         store.create_stream(windowed(1))
         store.upkeep.set_retention("cam", Retention(max_blocks=2))
