@@ -53,7 +53,9 @@ def _listen(receiving: Connection, progress: Progress | None) -> VerifyReport | 
 
 def _ended(exit_code: int | None) -> VerifyReport:
     name = signal.Signals(-exit_code).name if exit_code is not None and exit_code < 0 else f"exit code {exit_code}"
-    problem = f"LMDB ended the process ({name}) at a damaged page: restore a snapshot, or ingest again"
+    problem = f"the verifying process ended early ({name}): try again, with more memory if that was short"
+    if name in ("SIGABRT", "SIGBUS", "SIGSEGV"):
+        problem = f"LMDB ended the process ({name}) at a damaged page: restore a snapshot, or ingest again"
     finding = Finding(stream_id=None, block_idx=None, what="database", problem=problem)
     return VerifyReport(streams=0, blocks=0, num_bytes=0, findings=(finding,))
 

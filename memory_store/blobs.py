@@ -312,14 +312,17 @@ class _Syncer:
 
     def __init__(self, env: lmdb.Environment, shard: Path) -> None:
         self._env, self._shard = env, shard
+        self._failed = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lmdb-sync", daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
         while not self._stop.wait(SYNC_EVERY_S):
-            with contextlib.suppress(lmdb.Error):  # the next one, or the one on close, tells of it
+            try:
                 self._env.sync(True)
+            except lmdb.Error:
+                self._failed = True  # the system tells of a failure once; what it was about may never be written
 
     def close(self) -> None:
         """Sync for the last time. Closing again does nothing."""
@@ -328,7 +331,8 @@ class _Syncer:
             self._thread.join()
             with lmdb_errors(self._shard):
                 self._env.sync(True)
-                clear_unsynced(self._shard)
+                if not self._failed:
+                    clear_unsynced(self._shard)
 
 
 @contextlib.contextmanager

@@ -45,9 +45,20 @@ def apply_commit(snapshot: Snapshot, commit: Commit, now_s: float) -> None:
             put_age(snapshot, entry.block_key(block.block_idx), now_s)
     check_count(commit, num_blocks(head))
     if head and commit.blocks:
-        policy = get_policy(snapshot, entry)
-        put_head(snapshot, entry, enforce(snapshot, entry, head, policy, now_s).head if policy else head)
+        put_head(snapshot, entry, _retained(snapshot, entry, head, now_s))
     snapshot.put("states", entry.key, encode_state(entry.key, commit.state))
+
+
+def _retained(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, now_s: float) -> StreamHead:
+    """The head once retention has had its way; as it is where what fails its checksum is in the way."""
+    try:
+        policy = get_policy(snapshot, entry)
+        if policy is None:
+            return head
+        with snapshot.nested() as inner:
+            return enforce(inner, entry, head, policy, now_s).head
+    except CorruptRecord:
+        return head  # `verify` tells
 
 
 def get_state(snapshot: Snapshot, entry: StreamEntry) -> StreamState | None:

@@ -37,7 +37,7 @@ from memory_store.shard import Shard
 #: Blocks read at a time to be added.
 _CHUNK = 4096
 
-#: Vectors asked for per block wanted, so that blocks of several vectors do not crowd others out.
+#: So many times as many vectors are asked for when blocks of several vectors crowd others out.
 _CROWDING = 4
 
 
@@ -122,19 +122,18 @@ class _Library:
         spec = LibrarySpec(
             fingerprint=fingerprint, layer=layer, num_heads=query.shape[0], head_dim=query.shape[1]
         )  # fmt: skip
-        with self._shard.blobs.read() as snapshot:
-            members = _members(snapshot, spec)
-            chosen = [own for own in members if streams is None or own[0].record.stream_id in streams]
-            ids = None
-            if time_range is not None or streams is not None:
-                ids = [span for entry, head in chosen for span in _spans(snapshot, entry, head, time_range)]
+        with self._updating:  # an older view than the index's would take what is newer out of it
+            with self._shard.blobs.read() as snapshot:
+                members = _members(snapshot, spec)
+                chosen = [own for own in members if streams is None or own[0].record.stream_id in streams]
+                ids = None
+                if time_range is not None or streams is not None:
+                    ids = [span for entry, head in chosen for span in _spans(snapshot, entry, head, time_range)]
             if not chosen or ids == []:
                 return []
-        index = self._current(spec, members)
+            index = self._current(spec, members)
         names = {entry.number: entry.record.stream_id for entry, _ in members}
-        crowd = max(head.summary_shape[1] for _, head in chosen)
-        found, scores = index.search(query, limit * min(crowd, _CROWDING) + limit * (crowd > 1), ids=ids)
-        found, scores = best_of_blocks(found, scores, limit)
+        found, scores = _best_blocks(index, query, limit, ids)
         numbers, blocks, _ = (part.tolist() for part in split_ids(found))
         return [
             Moment(stream_id=names[number], block_idx=block_idx, score=score)
@@ -144,18 +143,17 @@ class _Library:
 
     def _current(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
         """The index, with everything the members had when they were read."""
-        with self._updating:
-            index = self._indexes.get(spec)
-            if index is None:
-                index = self._indexes[spec] = self._opened(spec, members)
-            counts = {entry.number: head.stats.num_blocks for entry, head in members}
-            for number in set(index.num_blocks) - set(counts):
-                if self._live.get((spec, number)) != ():
-                    index.remove_range(*stream_range(number))
-                    self._live[spec, number] = ()
-            for entry, head in members:
-                self._catch_up(index, entry, head)
-            return index
+        index = self._indexes.get(spec)
+        if index is None:
+            index = self._indexes[spec] = self._opened(spec, members)
+        counts = {entry.number: head.stats.num_blocks for entry, head in members}
+        for number in set(index.num_blocks) - set(counts):
+            if self._live.get((spec, number)) != ():
+                index.remove_range(*stream_range(number))
+                self._live[spec, number] = ()
+        for entry, head in members:
+            self._catch_up(index, entry, head)
+        return index
 
     def _opened(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
         load = partial(self._load, spec)
@@ -205,6 +203,19 @@ class _Library:
     def _place(self, spec: LibrarySpec) -> Path:
         name = xxh3_64_hexdigest(spec.fingerprint.encode())
         return self._folder / f"{name}-{spec.layer}-{spec.num_heads}x{spec.head_dim}"
+
+
+def _best_blocks(
+    index: LibraryIndex, query: Array, limit: int, ids: list[tuple[int, int]] | None
+) -> tuple[Array, Array]:
+    """Ids and scores of the best vector of each of `limit` blocks: more vectors are asked for until so many are met."""
+    wanted = limit
+    while True:
+        found, scores = index.search(query, wanted, ids=ids)
+        best = best_of_blocks(found, scores, limit)
+        if len(best[0]) == limit or len(found) < wanted:
+            return best
+        wanted *= _CROWDING
 
 
 def _members(snapshot: Snapshot, spec: LibrarySpec) -> list[tuple[StreamEntry, StreamHead]]:

@@ -88,7 +88,10 @@ def prepare(path: Path, *, read_only: bool, shards: int | None) -> list[Path]:
     elif read_only:
         raise StoreUnavailable(f"{path} holds no store: check the path, or ingest something into it", path=str(path))
     else:
-        count = 1 if shards is None else shards
+        there = len(list(path.glob("shard-[0-9][0-9][0-9][0-9]")))  # its making was cut off
+        count = max(1, there) if shards is None else shards
+        if there > count:
+            raise InvalidRecord(f"{path} was begun with {there} shards, not {count}", path=str(path))
         if not 1 <= count <= MAX_SHARDS:
             raise InvalidRecord(f"a store has 1 to {MAX_SHARDS} shards, not {count}", path=str(path))
     places = shard_places(path, count)

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from memory_store import catalog, committing, lookup, retention
+from memory_store import catalog, committing, lookup, retention, sessions
 from memory_store.blobs import Snapshot
 from memory_store.catalog import PER_BLOCK, StreamEntry, StreamHead
 from memory_store.codec import layer_bytes, verify_layers
@@ -15,16 +15,29 @@ from memory_store.errors import CorruptRecord
 from memory_store.records import StreamStats
 from memory_store.values import SummaryHeader, encode_summary
 
+_GONE = "removed: nothing tells its tokens any more"
 
-def quarantine(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
-    """Remove KV that fails; its block stays as a summary, and `KvDropped` tells "corrupt". No KV: nothing to do."""
+
+def quarantine(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> str:
+    """Remove KV that fails, and keep the rest of its block, of which `KvDropped` tells "corrupt".
+
+    Where nothing tells the block's tokens any more, all of it is removed.
+    """
     head = catalog.get_head(snapshot, entry)
     if head is None or not catalog.within(head.live, range(block_idx, block_idx + 1)):
-        return
-    if snapshot.get("blocks", entry.block_key(block_idx)) is None and not _absent(snapshot, entry, block_idx):
+        return _GONE
+    head = retention.drop_kv(snapshot, entry, head, block_idx, why="corrupt")
+    try:
+        absent = _absent(snapshot, entry, block_idx)
+        lookup.block_tokens(snapshot, entry, block_idx)
+    except CorruptRecord:
+        absent = False
+    if not absent:
         remove_block(snapshot, entry, block_idx)
-    else:
-        catalog.put_head(snapshot, entry, retention.drop_kv(snapshot, entry, head, block_idx, why="corrupt"))
+        recount(snapshot, entry)
+        return _GONE
+    catalog.put_head(snapshot, entry, head)
+    return "only the summary is kept: re-encode needed"
 
 
 def quarantine_failing(snapshot: Snapshot, stream_id: str, block_idx: int) -> None:
@@ -38,16 +51,17 @@ def quarantine_failing(snapshot: Snapshot, stream_id: str, block_idx: int) -> No
             quarantine(snapshot, entry, block_idx)
 
 
-def blank_summary(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
-    """A summary of zeros, which no search prefers, from the block's tokens; without those, the block is removed."""
+def blank_summary(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> str:
+    """A summary of zeros, like nothing that is asked, from the block's tokens; without those, the block is removed."""
     head = catalog.get_head(snapshot, entry)
     if head is None:
-        return
+        return _GONE
     try:
         tokens = lookup.block_tokens(snapshot, entry, block_idx)
+        gone = retention.absence(snapshot, entry, block_idx)
     except CorruptRecord:
         remove_block(snapshot, entry, block_idx)
-        return
+        return _GONE
     key, has_thumbnail = entry.block_key(block_idx), snapshot.get("thumbnails", entry.block_key(block_idx)) is not None
     vectors = np.zeros(head.summary_shape, np.float32)
     num_bytes = sum(len(value) for table in ("blocks", "thumbnails") if (value := snapshot.get(table, key)) is not None)
@@ -55,10 +69,11 @@ def blank_summary(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> Non
         start_s=float(tokens["timestamp_s"][0]),
         end_s=float(tokens["timestamp_s"][-1]),
         num_tokens=len(tokens),
-        num_bytes=num_bytes + vectors.nbytes,
+        num_bytes=num_bytes + vectors.nbytes + (gone[1] if gone else 0),
         thumbnail=has_thumbnail,
     )
     snapshot.put("summaries", key, encode_summary(key, totals, vectors))
+    return "made blank: the block ranks as unrelated to anything"
 
 
 def remove_block(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
@@ -67,7 +82,7 @@ def remove_block(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None
         snapshot.delete(table, entry.block_key(block_idx))
 
 
-def remove_thumbnail(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
+def remove_thumbnail(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> str:
     """And tell the summary, so that nobody misses it."""
     key = entry.block_key(block_idx)
     snapshot.delete("thumbnails", key)
@@ -75,20 +90,22 @@ def remove_thumbnail(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> 
         totals = catalog.block_totals(snapshot, entry, block_idx)
         vectors = lookup.summary_vectors(snapshot, entry, block_idx, None).copy()
     except CorruptRecord:
-        return  # the summary's own mend tells
+        return "removed"  # the summary's own mend tells
     snapshot.put("summaries", key, encode_summary(key, replace(totals, thumbnail=False), vectors))
+    return "removed"
 
 
-def remove_age(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> None:
+def remove_age(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> str:
     snapshot.delete("ages", entry.block_key(block_idx))
+    return "removed: limits of age pass the block by"
 
 
-#: What fails -> what mends it, and how that is told.
-MENDS: dict[str, tuple[Callable[..., None], str]] = {
-    "kv": (quarantine, "quarantined: only the summary is kept, re-encode needed"),
-    "summary": (blank_summary, "made blank: no search finds the block"),
-    "thumbnail": (remove_thumbnail, "removed"),
-    "age": (remove_age, "removed: limits of age pass the block by"),
+#: What fails -> what mends it and says how.
+MENDS: dict[str, Callable[..., str]] = {
+    "kv": quarantine,
+    "summary": blank_summary,
+    "thumbnail": remove_thumbnail,
+    "age": remove_age,
 }
 
 
@@ -118,13 +135,14 @@ def counted(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
     return replace(known, stats=stats, live=live)
 
 
-def recount(snapshot: Snapshot, entry: StreamEntry) -> None:
+def recount(snapshot: Snapshot, entry: StreamEntry) -> str:
     """Put the totals that are so. Raises: CorruptRecord."""
     head = counted(snapshot, entry)
     if head is None:
         snapshot.delete("meta", b"head" + entry.key)
     else:
         catalog.put_head(snapshot, entry, head)
+    return "counted anew"
 
 
 def _known_head(snapshot: Snapshot, entry: StreamEntry, live: Sequence[range]) -> StreamHead:
@@ -151,25 +169,39 @@ def _absent(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> bool:
 
 
 def orphans(snapshot: Snapshot) -> dict[str, list[bytes]]:
-    """Keys, by table, of streams that are not there (and not just deleted) or of blocks that are not live."""
+    """Keys, by table, of streams that are not there (and not just deleted), or of blocks their totals do not count.
+
+    Raises:
+        CorruptRecord: streams are hidden by a damaged page, or totals fail: what is theirs is no orphan.
+    """
     doomed = {number for number, _ in snapshot.scan("doomed", b"")}
-    live: dict[bytes, tuple[range, ...] | None] = {}
-    for key, value in snapshot.scan("streams", b""):
-        try:
-            entry = catalog.decode_entry(key, value)
-            live[entry.key] = catalog.live_blocks(catalog.get_head(snapshot, entry))
-        except CorruptRecord:
-            return {}  # what belongs to a stream that cannot be read must not be taken for an orphan
+    heads = {entry.key: catalog.get_head(snapshot, entry) for entry in catalog.all_entries(snapshot)}
     found: dict[str, list[bytes]] = {}
     for table in (*PER_BLOCK, "states", "policies"):
         for key, _ in snapshot.scan(table, b""):
-            number, at = key[:4], int.from_bytes(key[4:8], "big")
-            known = number in live and (len(key) == 4 or any(at in blocks for blocks in live[number] or ()))
-            if not known and number not in doomed:
+            number, block = key[:4], int.from_bytes(key[4:8], "big")
+            head = heads.get(number)
+            if number in doomed or (number in heads and (len(key) == 4 or head is None)):
+                continue
+            if head is None or not any(block in blocks for blocks in head.live):
                 found.setdefault(table, []).append(key)
     return found
 
 
-def remove(snapshot: Snapshot, table: str, keys: Sequence[bytes]) -> None:
-    for key in keys:
-        snapshot.delete(table, key)
+def remove_orphans(snapshot: Snapshot) -> str:
+    """Those there are in this very transaction. Raises: CorruptRecord."""
+    for table, keys in orphans(snapshot).items():
+        for key in keys:
+            snapshot.delete(table, key)
+    return "removed"
+
+
+def bad_turns(snapshot: Snapshot) -> list[bytes]:
+    """Keys of sessions that fail their checksum."""
+    return [key for key, value in snapshot.scan("turns", b"s") if not sessions.is_whole(key, value)]
+
+
+def remove_bad_turns(snapshot: Snapshot) -> str:
+    for key in bad_turns(snapshot):
+        snapshot.delete("turns", key)
+    return "removed"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from typing import NamedTuple
 
 from memory_store import catalog
 from memory_store.blobs import Snapshot
 from memory_store.catalog import StreamEntry
-from memory_store.errors import InvalidRecord, QuotaExceeded
+from memory_store.errors import CorruptRecord, InvalidRecord, QuotaExceeded
 from memory_store.records import Commit
 from memory_store.values import decode_json, encode_json
 
@@ -49,21 +51,30 @@ def all_quotas(snapshot: Snapshot) -> dict[str, Quota]:
     return {key[len(_KEY) :].decode(): Quota(**decode_json(b"QUOT", key, value)) for key, value in found}
 
 
+class Held(NamedTuple):
+    """What a stream holds, and how many blocks it has had: those below are stored already."""
+
+    tenant: str
+    num_bytes: int
+    num_blocks: int
+
+
 class Usage:
     """What each tenant holds, kept in memory beside the quotas; commits under way are not in it yet."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._quotas: dict[str, Quota] = {}
-        self._streams: dict[str, tuple[str, int]] = {}
+        self._streams: dict[str, Held] = {}
         self._refused: set[str] = set()
 
     def load(self, snapshots: Iterable[Snapshot], quotas: dict[str, Quota]) -> None:
         """Count anew; nothing is counted while there is no quota."""
-        streams: dict[str, tuple[str, int]] = {}
+        streams: dict[str, Held] = {}
         for snapshot in snapshots if quotas else ():
             for entry in catalog.all_entries(snapshot):
-                streams[entry.record.stream_id] = _held(snapshot, entry)
+                with contextlib.suppress(CorruptRecord):  # verify tells; the others still count
+                    streams[entry.record.stream_id] = _held(snapshot, entry)
         with self._lock:
             self._quotas, self._streams = dict(quotas), streams
             self._refused &= set(quotas)
@@ -71,7 +82,7 @@ class Usage:
     def of(self, tenant: str) -> int:
         """Bytes held."""
         with self._lock:
-            return sum(held for owner, held in self._streams.values() if owner == tenant)
+            return sum(held.num_bytes for held in self._streams.values() if held.tenant == tenant)
 
     def check(self, commits: Sequence[Commit]) -> None:
         """Raises: QuotaExceeded: the blocks do not fit. A commit without blocks always does."""
@@ -79,9 +90,9 @@ class Usage:
             return
         new: dict[str, int] = {}
         for commit in commits:
-            tenant = self._streams.get(commit.stream_id, ("", 0))[0]
-            size = sum(block.kv.nbytes + block.summary.nbytes for block in commit.blocks)
-            new[tenant] = new.get(tenant, 0) + size
+            held = self._streams.get(commit.stream_id, Held("", 0, 0))
+            fresh = (block for block in commit.blocks if block.block_idx >= held.num_blocks)
+            new[held.tenant] = new.get(held.tenant, 0) + sum(block.kv.nbytes + block.summary.nbytes for block in fresh)
         for tenant, size in new.items():
             quota = self._quotas.get(tenant)
             if quota is not None and size:
@@ -100,7 +111,7 @@ class Usage:
             max_bytes=quota.max_bytes,
         )
 
-    def note(self, held: dict[str, tuple[str, int]], *, new: bool = False) -> None:
+    def note(self, held: dict[str, Held], *, new: bool = False) -> None:
         """Streams as they are after a commit: stream_id -> tenant and bytes; `new`: unless they are known."""
         if self._quotas:
             with self._lock:
@@ -111,12 +122,13 @@ class Usage:
             self._streams.pop(stream_id, None)
 
 
-def _held(snapshot: Snapshot, entry: StreamEntry) -> tuple[str, int]:
+def _held(snapshot: Snapshot, entry: StreamEntry) -> Held:
     head = catalog.get_head(snapshot, entry)
-    return entry.record.tenant, head.stats.num_bytes if head else 0
+    stats = head.stats if head else None
+    return Held(entry.record.tenant, stats.num_bytes if stats else 0, stats.num_blocks if stats else 0)
 
 
-def held_by(snapshot: Snapshot, stream_ids: Iterable[str]) -> dict[str, tuple[str, int]]:
+def held_by(snapshot: Snapshot, stream_ids: Iterable[str]) -> dict[str, Held]:
     """stream_id -> tenant and bytes, of streams that exist."""
     entries = (catalog.find_entry(snapshot, stream_id) for stream_id in stream_ids)
     return {entry.record.stream_id: _held(snapshot, entry) for entry in entries if entry}

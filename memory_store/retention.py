@@ -13,7 +13,6 @@ from memory_store.catalog import (
     StreamEntry,
     StreamHead,
     block_totals,
-    block_value,
     get_head,
     naming,
     overlapping,
@@ -21,6 +20,7 @@ from memory_store.catalog import (
     within,
 )
 from memory_store.codec import decode_header
+from memory_store.errors import CorruptRecord
 from memory_store.records import Retention, TimeRange
 from memory_store.values import decode_json, encode_json, seal, unseal
 
@@ -75,7 +75,7 @@ def stored_s(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> float:
 
 
 def enforce(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Retention, now_s: float) -> LetGo:
-    """One step, within a writing transaction; the head it gives must be put."""
+    """One step, within a writing transaction; the head it gives must be put. What fails its checksum goes as well."""
     free = _may_go(snapshot, entry, head, policy)
     deleted: list[int] = []
     aged: list[int] = []
@@ -88,8 +88,9 @@ def enforce(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Re
             deleted.append(block_idx)
         elif due is False:
             break
-    for block_idx in _each(free):
-        if block_idx < head.aged_to or not within(head.live, range(block_idx, block_idx + 1)):
+    not_aged = range(head.aged_to, head.stats.num_blocks)
+    for block_idx in _each([part for own in free for part in within(head.live, own) if part.stop > not_aged.start]):
+        if block_idx not in not_aged:
             continue
         due = _is_due(snapshot, entry, block_idx, policy.summary_only_after_s, now_s)
         if due and len(aged) == BATCH:
@@ -107,7 +108,10 @@ def _is_due(snapshot: Snapshot, entry: StreamEntry, block_idx: int, age_s: float
     """Whether a block has the age; None where its age is not known, which says nothing of those behind it."""
     if age_s is None:
         return False
-    stored = stored_s(snapshot, entry, block_idx)
+    try:
+        stored = stored_s(snapshot, entry, block_idx)
+    except CorruptRecord:
+        return None
     return None if stored == math.inf else stored + age_s <= now_s
 
 
@@ -121,9 +125,11 @@ def drop_kv(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx:
     value = snapshot.get("blocks", key)
     if value is None:
         return head
-    if why == "aged":
+    try:
         tokens = decode_header(value, stream_id=entry.record.stream_id, block_idx=block_idx).tokens
         snapshot.put("tokens", key, seal(b"TOKS", key, tokens.tobytes()))
+    except CorruptRecord:
+        why = "corrupt"
     num_bytes = len(value)
     snapshot.put("absent", key, encode_json(b"GONE", key, {"why": why, "num_bytes": num_bytes}))
     snapshot.delete("blocks", key)
@@ -146,7 +152,13 @@ def _may_go(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Re
     """Live blocks that are neither among the last W nor pinned."""
     window = entry.record.settings.get("window_blocks")
     keep = max(1, window) if isinstance(window, int) else 1
-    free = within(head.live, range(0, max(0, head.stats.num_blocks - keep)))
+    free = list(head.live)
+    while free and keep:
+        last = free.pop()
+        kept = min(keep, len(last))
+        keep -= kept
+        if kept < len(last):
+            free.append(last[:-kept])
     for time_range in policy.pinned:
         pinned = overlapping(snapshot, entry, head.live, time_range)
         free = [
@@ -172,9 +184,8 @@ def _too_much(head: StreamHead, policy: Retention) -> bool:
 
 def _delete(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int) -> StreamHead:
     """Remove a block of the first live range, or one before it that is no longer pinned."""
-    block_value(snapshot, "summaries", entry, block_idx)
-    totals = block_totals(snapshot, entry, block_idx)
-    gone = absence(snapshot, entry, block_idx)
+    num_tokens, num_bytes = _held(snapshot, entry, head, block_idx)
+    was_absent = snapshot.get("absent", entry.block_key(block_idx)) is not None
     for table in PER_BLOCK:
         snapshot.delete(table, entry.block_key(block_idx))
     live = [
@@ -185,10 +196,28 @@ def _delete(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx:
     ]
     stats = replace(
         head.stats,
-        num_bytes=head.stats.num_bytes - totals.num_bytes + (gone[1] if gone else 0),
-        num_tokens=head.stats.num_tokens - totals.num_tokens,
-        start_s=block_totals(snapshot, entry, live[0].start).start_s,
+        num_bytes=head.stats.num_bytes - num_bytes,
+        num_tokens=head.stats.num_tokens - num_tokens,
+        start_s=_start(snapshot, entry, live[0].start, head.stats.start_s),
         num_deleted=head.stats.num_deleted + 1,
-        num_absent=head.stats.num_absent - (gone is not None),
+        num_absent=head.stats.num_absent - was_absent,
     )
     return replace(head, stats=stats, live=tuple(live))
+
+
+def _held(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int) -> tuple[int, int]:
+    """Tokens and bytes of a live block; from what is there, where its totals or its note of absence fail."""
+    try:
+        totals, gone = block_totals(snapshot, entry, block_idx), absence(snapshot, entry, block_idx)
+        return totals.num_tokens, totals.num_bytes - (gone[1] if gone else 0)
+    except CorruptRecord:
+        values = (snapshot.get(table, entry.block_key(block_idx)) for table in ("blocks", "thumbnails"))
+        vectors = 4 * math.prod(head.summary_shape)
+        return head.layout.block_size, vectors + sum(len(value) for value in values if value is not None)
+
+
+def _start(snapshot: Snapshot, entry: StreamEntry, block_idx: int, otherwise: float | None) -> float | None:
+    try:
+        return block_totals(snapshot, entry, block_idx).start_s
+    except CorruptRecord:
+        return otherwise

@@ -7,7 +7,8 @@ import math
 import struct
 
 from memory_store.blobs import Snapshot
-from memory_store.errors import InvalidRecord
+from memory_store.codec import Buffer
+from memory_store.errors import CorruptRecord, InvalidRecord
 from memory_store.values import seal, unseal
 
 _EXPIRY = struct.Struct("<d")
@@ -45,8 +46,21 @@ def get_turns(snapshot: Snapshot, session_id: str, now_s: float) -> bytes | None
     return None if found is None or found[0] <= now_s else found[1]
 
 
+def is_whole(key: bytes, value: Buffer) -> bool:
+    """Whether a session's value passes its checksum."""
+    try:
+        unseal(b"TURN", key, value)
+    except CorruptRecord:
+        return False
+    return True
+
+
 def remove_turns(snapshot: Snapshot, session_id: str) -> None:
-    found = _stored(snapshot, session_id)
+    try:
+        found = _stored(snapshot, session_id)
+    except CorruptRecord:  # the note of its expiry goes when that comes
+        found = None
+        snapshot.delete("turns", b"s" + session_id.encode())
     if found:
         snapshot.delete("turns", _expiry_key(session_id, found[0]))
         snapshot.delete("turns", b"s" + session_id.encode())

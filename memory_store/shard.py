@@ -11,7 +11,7 @@ from pathlib import Path
 from memory_store import catalog, committing, mending, quotas, retention, sessions
 from memory_store.blobs import Blobs, Snapshot
 from memory_store.durability import Durability, check_synced
-from memory_store.errors import StoreError
+from memory_store.errors import CorruptRecord, StoreError
 from memory_store.folder import WriterLock
 from memory_store.group import GroupWriter
 from memory_store.hot import HotBlocks
@@ -65,10 +65,10 @@ class Shard:
             raise
         return cls(blobs=blobs, writer=GroupWriter(blobs), indexes=Indexes(), hot=HotBlocks(hot_bytes), lock=lock)
 
-    def commit(self, commits: Sequence[Commit], now_s: float) -> dict[str, tuple[str, int]]:
+    def commit(self, commits: Sequence[Commit], now_s: float) -> dict[str, quotas.Held]:
         """All of them or none; see `Store.commit`. `now_s`: Unix time. Returns each stream's tenant and bytes held."""
 
-        def apply(snapshot: Snapshot) -> dict[str, tuple[str, int]]:
+        def apply(snapshot: Snapshot) -> dict[str, quotas.Held]:
             for commit in commits:
                 committing.apply_commit(snapshot, commit, now_s)
             return quotas.held_by(snapshot, {commit.stream_id for commit in commits})
@@ -82,20 +82,26 @@ class Shard:
                 self.writer.write(partial(mending.quarantine_failing, stream_id=stream_id, block_idx=block_idx))
 
     def housekeep(self, now_s: float) -> Housekept:
-        """See `Store.housekeep`."""
-        deleted = aged = 0
+        """See `Upkeep.housekeep`."""
         self.blobs.check_readers()
-        with self.blobs.read() as snapshot:
-            entries = [entry for entry in catalog.all_entries(snapshot) if retention.get_policy(snapshot, entry)]
-        for entry in entries:
-            more = True
-            while more:
-                step = self.writer.write(partial(_let_go, entry=entry, now_s=now_s))
-                more = step is not None and step.more
-                deleted, aged = deleted + len(step.deleted if step else ()), aged + len(step.aged if step else ())
         while self.writer.write(partial(catalog.remove_doomed, limit=_REMOVED_AT_ONCE)):
             pass
         self.writer.write(partial(sessions.sweep, now_s=now_s))
+        with self.blobs.read() as snapshot:
+            entries = [e for e in catalog.all_entries(snapshot) if snapshot.get("policies", e.key) is not None]
+        kept = [self._let_go(entry, now_s) for entry in entries]
+        return Housekept(
+            deleted_blocks=sum(own.deleted_blocks for own in kept), aged_blocks=sum(own.aged_blocks for own in kept)
+        )
+
+    def _let_go(self, entry: catalog.StreamEntry, now_s: float) -> Housekept:
+        """What one stream's retention says, in short steps; of a stream that fails its checksums, nothing more."""
+        deleted = aged = 0
+        with contextlib.suppress(CorruptRecord):
+            while step := self.writer.write(partial(_let_go, entry=entry, now_s=now_s)):
+                deleted, aged = deleted + len(step.deleted), aged + len(step.aged)
+                if not step.more:
+                    break
         return Housekept(deleted_blocks=deleted, aged_blocks=aged)
 
     def close(self) -> None:

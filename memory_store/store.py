@@ -25,11 +25,12 @@ from memory_store import catalog, committing, folder, lookup, sessions
 from memory_store.allocator import keep_freed_memory
 from memory_store.blobs import Snapshot
 from memory_store.durability import Durability
-from memory_store.errors import CorruptRecord, StoreError
+from memory_store.errors import CorruptRecord, StoreError, StoreUnavailable
 from memory_store.everywhere import LibrarySearch
 from memory_store.fetch import BlockReader
 from memory_store.hot import HotStats
 from memory_store.index import check_queries
+from memory_store.quotas import Held
 from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
 from memory_store.shard import Shard
 from memory_store.upkeep import Upkeep
@@ -52,6 +53,7 @@ class Store:
     def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
         self._shards = tuple(shards)
         self._clock = clock
+        self._closed = False
         self.library = LibrarySearch(shards, folder.shard_places(path, len(shards)))
         self.upkeep = Upkeep(path, shards, clock)
         self.upkeep.afterwards = self.library.save
@@ -130,7 +132,7 @@ class Store:
             return entry.record
 
         stored = self._shard(record.stream_id).writer.write(create)
-        self.upkeep.usage.note({stored.stream_id: (stored.tenant, 0)}, new=True)
+        self.upkeep.usage.note({stored.stream_id: Held(stored.tenant, 0, 0)}, new=True)
         return stored
 
     def get_stream(self, stream_id: str) -> StreamRecord:
@@ -185,6 +187,8 @@ class Store:
             for number, own in of_shard.items():
                 self.upkeep.usage.note(self._shards[number].commit(own, self._clock()))
             return
+        if self._closed:
+            raise StoreUnavailable("the store is closed: open it again")
         waiting = [self._committing.submit(self._shards[n].commit, own, self._clock()) for n, own in of_shard.items()]
         errors = [future.exception() for future in waiting]
         for future, error in zip(waiting, errors, strict=True):
@@ -332,6 +336,7 @@ class Store:
         """Close open readers, wait for calls under way, and give the folder up. Closing again does nothing."""
         for reader in list(self._readers):
             reader.close()
+        self._closed = True
         self.upkeep.stop()
         with contextlib.suppress(StoreError):  # derived data: what is not saved is made anew
             self.library.save()

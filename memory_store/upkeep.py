@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import shutil
+import logging
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,11 +13,13 @@ from pathlib import Path
 from memory_store import catalog, folder, retention
 from memory_store.blobs import Snapshot, lmdb_errors
 from memory_store.durability import sync_folder
-from memory_store.errors import CorruptRecord, InvalidRecord, StoreError, StoreUnavailable
+from memory_store.errors import CorruptRecord, InvalidRecord, StoreUnavailable
 from memory_store.quotas import Quota, Usage, all_quotas, put_quota
 from memory_store.records import Retention
 from memory_store.shard import Housekept, Shard
 from memory_store.verify import Progress, Verifier, VerifyReport
+
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +118,12 @@ class Upkeep:
                 self._wanted = False
                 if self._stopped:
                     return
-            with contextlib.suppress(StoreError):  # what is wrong meets whoever reads or writes there
+            try:
                 self.housekeep()
                 if self.afterwards:
                     self.afterwards()
+            except Exception:  # the next round comes all the same
+                _LOG.warning("housekeeping of %s failed", self._path, exc_info=True)
 
     def wake(self) -> None:
         """Housekeep soon, if a thread does."""
@@ -140,7 +145,8 @@ class Upkeep:
         Args:
             repair: mend what can be mended (needs a store opened for writing): KV that fails is quarantined, so that
                 its block stays as a summary; a summary that fails becomes one that no search finds; thumbnails that
-                fail, and values that belong to nothing, are removed; totals are counted anew.
+                fail, and values that belong to nothing, are removed; totals are counted anew. What tells its tokens
+                no more goes as a whole.
             progress: called now and then with blocks done, of how many, and the bytes read.
 
         Raises:
@@ -154,6 +160,7 @@ class Upkeep:
             reports.append(verifier.run())
             if repair:
                 shard.indexes.clear()
+            if repair and not any(found.what == "database" for found in reports[-1].findings):
                 shard.blobs.settle()
         return VerifyReport(
             streams=sum(report.streams for report in reports),
@@ -195,15 +202,16 @@ class Upkeep:
         target = target.absolute()
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise InvalidRecord(f"{target} exists and is not empty: name a new folder", path=str(target))
-        draft = target.with_name(f"{target.name}.partial")
         with lmdb_errors(target.parent):
-            shutil.rmtree(draft, ignore_errors=True)
-            places = folder.shard_places(draft, len(self._shards))
-            for place, shard in zip(places, self._shards, strict=True):
-                place.mkdir(parents=True)
-                shard.blobs.copy_to(place)
-            folder.write_manifest(draft, places)
-            draft.rename(target)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as beside:
+                draft = Path(beside) / "draft"
+                places = folder.shard_places(draft, len(self._shards))
+                for place, shard in zip(places, self._shards, strict=True):
+                    place.mkdir(parents=True)
+                    shard.blobs.copy_to(place)
+                folder.write_manifest(draft, places)
+                draft.rename(target)
             sync_folder(target.parent)
 
     def _shard(self, stream_id: str) -> Shard:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 
-from memory_store import catalog, committing, lookup, mending, retention
+from memory_store import catalog, committing, lookup, mending, quotas, retention
 from memory_store.blobs import Blobs, Snapshot
 from memory_store.catalog import StreamEntry, StreamHead
 from memory_store.codec import layer_bytes, verify_layers
@@ -20,6 +21,9 @@ Progress = Callable[[int, int, int], None]
 #: Blocks read in one transaction: a long one would keep old pages from being reused.
 _BATCH = 64
 
+#: While one of these fails, nothing can be told for an orphan.
+_HIDING = ("stream", "totals", "state", "database")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
@@ -27,8 +31,8 @@ class Finding:
 
     Args:
         stream_id, block_idx: where; None where it is not known, or not of one block.
-        what: "kv", "summary", "thumbnail", "tokens", "age", "state", "stream", "totals", "retention", "orphan" or
-            "database".
+        what: "kv", "summary", "thumbnail", "age", "state", "stream", "totals", "retention", "session", "quota",
+            "orphan" or "database".
         problem: one line.
         mended: what was done about it; "" where nothing was.
     """
@@ -61,7 +65,7 @@ class Verifier:
 
     Args:
         writer: mends what can be mended; None: nothing is.
-        progress: told of blocks, over all shards of a walk that share `counted`.
+        progress: told of blocks, of this shard.
     """
 
     blobs: Blobs
@@ -78,7 +82,7 @@ class Verifier:
             entries = self._entries()
             for entry in entries:
                 self._stream(entry)
-            self._orphans()
+            self._others()
         except CorruptRecord as error:  # LMDB's own pages
             self._found(None, None, "database", str(error))
         return VerifyReport(
@@ -93,6 +97,7 @@ class Verifier:
                     entries.append(catalog.decode_entry(key, value))
                 except CorruptRecord as error:
                     bad.append((key.decode(errors="replace"), str(error)))
+            hidden = snapshot.count("streams") - len(entries) - len(bad)
             for entry in entries:
                 try:
                     self.total += catalog.num_blocks(catalog.get_head(snapshot, entry))
@@ -100,6 +105,8 @@ class Verifier:
                     continue  # told when its turn comes
         for name, problem in bad:
             self._found(name, None, "stream", problem)
+        if hidden:
+            self._found(None, None, "database", f"a damaged page hides {hidden} stream(s): restore a snapshot")
         self.streams = len(entries)
         return entries
 
@@ -129,7 +136,7 @@ class Verifier:
             with self.blobs.read() as snapshot:
                 return catalog.get_head(snapshot, entry)
         except CorruptRecord as error:
-            self._found(name, None, "totals", str(error), partial(mending.recount, entry=entry), "counted anew")
+            self._found(name, None, "totals", str(error), partial(mending.recount, entry=entry))
         if self.writer is None:
             return None
         with self.blobs.read() as snapshot:
@@ -144,9 +151,8 @@ class Verifier:
                     wrong += [(block_idx, *found) for found in self._block(snapshot, entry, head, block_idx)]
                 self.blocks += 1
         for block_idx, what, problem in wrong:
-            mend, mended = mending.MENDS[what]
-            change = partial(mend, entry=entry, block_idx=block_idx)
-            self._found(entry.record.stream_id, block_idx, what, problem, change, mended)
+            change = partial(mending.MENDS[what], entry=entry, block_idx=block_idx)
+            self._found(entry.record.stream_id, block_idx, what, problem, change)
 
     def _block(
         self, snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int
@@ -167,8 +173,7 @@ class Verifier:
     def _kv(self, snapshot: Snapshot, entry: StreamEntry, head: StreamHead, block_idx: int) -> None:
         gone = retention.absence(snapshot, entry, block_idx)
         if gone is not None:
-            if gone[0] == "aged":
-                lookup.block_tokens(snapshot, entry, block_idx)
+            lookup.block_tokens(snapshot, entry, block_idx)
             return
         header, value = lookup.block_header(snapshot, entry, block_idx)
         self.num_bytes += len(value)
@@ -184,22 +189,39 @@ class Verifier:
             except CorruptRecord:
                 return  # told already, and not mended
         name, count = entry.record.stream_id, catalog.num_blocks(head)
-        if head and counted and (head.stats, head.live) != (counted.stats, counted.live):
+        if counted and (head is None or (head.stats, head.live) != (counted.stats, counted.live)):
             if recount and self.writer:
                 self.writer.write(partial(mending.recount, entry=entry))
             else:
                 problem = f"the totals of stream {name!r} are not those of its blocks"
-                self._found(name, None, "totals", problem, partial(mending.recount, entry=entry), "counted anew")
+                self._found(name, None, "totals", problem, partial(mending.recount, entry=entry))
         if state and state.num_blocks != count:
             problem = f"the state of stream {name!r} speaks of {state.num_blocks} blocks, and there are {count}"
             self._found(name, None, "state", problem)
 
-    def _orphans(self) -> None:
+    def _others(self) -> None:
+        """What belongs to no stream, or to the whole shard."""
         with self.blobs.read() as snapshot:
-            orphans = mending.orphans(snapshot)
-        for table, keys in orphans.items():
+            bad_turns = mending.bad_turns(snapshot)
+            try:
+                quotas.all_quotas(snapshot)
+                quota = ""
+            except CorruptRecord as error:
+                quota = str(error)
+            try:
+                orphans = mending.orphans(snapshot)
+            except CorruptRecord as error:
+                orphans = {}
+                if not any(finding.what in _HIDING for finding in self.findings):
+                    self._found(None, None, "database", str(error))
+        if bad_turns:
+            problem = f"{len(bad_turns)} conversation(s) fail their checksum"
+            self._found(None, None, "session", problem, mending.remove_bad_turns)
+        if quota:
+            self._found(None, None, "quota", quota)
+        for number, (table, keys) in enumerate(orphans.items()):
             problem = f"{len(keys)} value(s) in {table} belong to no stream or to a block that is not there"
-            self._found(None, None, "orphan", problem, partial(mending.remove, table=table, keys=keys), "removed")
+            self._found(None, None, "orphan", problem, _done if number else mending.remove_orphans)
 
     def _found(
         self,
@@ -207,11 +229,17 @@ class Verifier:
         block_idx: int | None,
         what: str,
         problem: str,
-        mend: Callable[[Snapshot], None] | None = None,
-        mended: str = "",
+        mend: Callable[[Snapshot], str] | None = None,
     ) -> None:
-        done = ""
+        mended = ""
         if mend is not None and self.writer is not None:
-            self.writer.write(mend)
-            done = mended
-        self.findings.append(Finding(stream_id=stream_id, block_idx=block_idx, what=what, problem=problem, mended=done))
+            with contextlib.suppress(CorruptRecord):  # something else that fails is in the way
+                mended = self.writer.write(mend)
+        self.findings.append(
+            Finding(stream_id=stream_id, block_idx=block_idx, what=what, problem=problem, mended=mended)
+        )
+
+
+def _done(_: Snapshot) -> str:
+    """The first of them removed them all."""
+    return "removed"

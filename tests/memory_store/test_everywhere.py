@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -150,3 +151,32 @@ def test_other_models_and_shapes_are_kept_apart(tmp_path: Path, queries: np.ndar
             store.library.search(queries[:, :, :4], fingerprint="model-a", limit=3)
         with pytest.raises(InvalidRecord, match="finite"):
             store.library.search(queries * np.nan, fingerprint="model-a", limit=3)
+
+
+def test_searches_beside_commits_lose_nothing(tmp_path: Path, queries: np.ndarray) -> None:
+    with Store.open(tmp_path) as store:
+        grow(store, "a", 0, 1)
+        stop = threading.Event()
+
+        def search() -> None:
+            while not stop.is_set():
+                found(store, queries)
+
+        threads = [threading.Thread(target=search) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for at in range(1, 60):
+            grow(store, "a", at, at + 1)
+        stop.set()
+        for thread in threads:
+            thread.join()
+        assert found(store, queries, limit=100) == expected(queries, {"a": [*range(60)]}, 100)
+
+
+def test_blocks_of_many_vectors_do_not_crowd_others_out(tmp_path: Path, queries: np.ndarray) -> None:
+    near = np.repeat(queries[:, None], 40, axis=1)
+    with Store.open(tmp_path) as store:
+        store.create_stream(make_record("a"))
+        blocks = [make_block(at, stream_id="a", summary=near * (1 if at < 3 else -1)) for at in range(6)]
+        store.commit([make_commit(*blocks, num_blocks=6, stream_id="a")])
+        assert [sorted(at for _, at in row) for row in found(store, queries, limit=5)] == [[0, 1, 2, 3, 4]] * 2

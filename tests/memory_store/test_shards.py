@@ -230,3 +230,23 @@ def test_a_relaxed_shard_is_refused_after_another_boot(tmp_path: Path, monkeypat
     with Store.open(tmp_path, accept_unsynced=True) as store:
         assert store.upkeep.verify(repair=True).whole
     Store.open(tmp_path).close()
+
+
+def test_a_folder_whose_making_was_cut_off_is_made_as_it_was_begun(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / f"shard-{number:04d}").mkdir()
+    with pytest.raises(InvalidRecord, match="begun with 3"):
+        Store.open(tmp_path, shards=2)
+    with Store.open(tmp_path) as store:
+        fill(store, 1)
+    with Store.open(tmp_path, shards=3) as store:
+        assert store.stats("cam").num_blocks == 1
+
+
+def test_a_closed_store_says_so_whatever_the_commit(tmp_path: Path) -> None:
+    store = Store.open(tmp_path, shards=2)
+    for number in range(6):
+        fill(store, 1, stream_id=f"s{number}")
+    store.close()
+    with pytest.raises(StoreUnavailable, match="closed"):
+        store.commit([make_commit(num_blocks=1, stream_id=f"s{number}") for number in range(6)])

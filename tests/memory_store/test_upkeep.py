@@ -22,6 +22,7 @@ from memory_store import (
     QuotaExceeded,
     Retention,
     Store,
+    StoreFull,
     StoreUnavailable,
     StreamExists,
     StreamNotFound,
@@ -290,6 +291,20 @@ class TestQuotas:
         self.commit(store, "a1", 2)
         assert store.upkeep.usage.of("a") == store.stats("a1").num_bytes
 
+    def test_a_commit_may_be_repeated_at_the_limit_and_one_bad_stream_lifts_no_quota(
+        self, tmp_path: Path, store: Store
+    ) -> None:
+        store.create_stream(make_record("a1", tenant="a"))
+        store.create_stream(make_record("cam", tenant="a"))
+        self.commit(store, "a1", 0)
+        self.commit(store, "cam", 0)
+        store.upkeep.set_quota("a", Quota(max_bytes=store.stats("a1").num_bytes))
+        self.commit(store, "a1", 0)
+        put(store, "meta", flipped)
+        store.close()
+        with Store.open(tmp_path / "data") as again, pytest.raises(QuotaExceeded):
+            self.commit(again, "a1", 1)
+
     def test_quotas_survive_reopening(self, tmp_path: Path, store: Store) -> None:
         store.create_stream(make_record("a1", tenant="a"))
         self.commit(store, "a1", 0)
@@ -434,6 +449,121 @@ class TestVerify:
         report = store.upkeep.verify(repair=True)
         assert [(finding.stream_id, finding.what) for finding in report.findings] == [("cam", "stream")]
 
+    def test_repair_takes_nothing_for_an_orphan_while_a_stream_is_hidden(self, store: Store) -> None:
+        fill(store, 3)
+        fill(store, 2, stream_id="other")
+        plain = Snapshot.count
+        with pytest.MonkeyPatch.context() as patch:  # the table says that there is one stream more than is found
+            patch.setattr(Snapshot, "count", lambda self, table: plain(self, table) + (table == "streams"))
+            with pytest.raises(CorruptRecord, match="2 of 3 streams"):
+                store.list_streams()
+            report = store.upkeep.verify(repair=True)
+        assert [finding.what for finding in report.findings] == ["database"]
+        assert not report.whole
+        assert [store.stats(name).num_blocks for name in ("cam", "other")] == [3, 2]
+
+    def test_totals_and_state_that_are_missing_cost_no_block(self, store: Store) -> None:
+        blocks = fill(store, 3)
+        put(store, "meta", removed)
+        put(store, "states", removed)
+        store.upkeep.verify(repair=True)
+        assert same_bits(fetch(store, [0, 1, 2]), expected_kv(blocks))
+
+    def test_reading_a_block_whose_kv_is_missing_leaves_the_stream_usable(self, tmp_path: Path, store: Store) -> None:
+        fill(store, 4)
+        put(store, "blocks", removed, block_idx=2)
+        with pytest.raises(CorruptRecord):
+            fetch(store, [2])
+        store.close()
+        with Store.open(tmp_path / "data") as again:
+            assert len(again.search("cam", np.ones((S, H, D), np.float32), limit=9, blocks=range(4))[0]) == 3
+            assert live(again) == [0, 1, 3]
+            append(again, 4, 5)
+            assert again.upkeep.verify().findings == ()
+
+    def test_one_that_fails_stops_neither_commits_nor_the_retention_of_others(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 5)
+        store.create_stream(make_record("other", settings={"window_blocks": 1}))
+        others = [make_block(at, stream_id="other") for at in range(5)]
+        store.commit([make_commit(*others, num_blocks=5, stream_id="other")])
+        for name in ("cam", "other"):
+            store.upkeep.set_retention(name, Retention(max_blocks=2, summary_only_after_s=10))
+        put(store, "summaries", flipped, block_idx=0)
+        put(store, "ages", flipped, block_idx=1)
+        put(store, "blocks", flipped, block_idx=2)
+        put(store, "policies", flipped)
+        append(store, 5, 7)
+        store.upkeep.housekeep()
+        assert store.stats("other").num_deleted == 3
+        store.upkeep.set_retention("cam", Retention(max_blocks=2))
+        append(store, 7, 8)
+        assert live(store) == [6, 7]
+        assert store.upkeep.verify().findings == ()
+
+    def test_retention_goes_on_after_a_repair_took_the_newest_block(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 4)
+        put(store, "blocks", removed, block_idx=3)
+        store.upkeep.verify(repair=True)
+        clock.now_s += 10
+        store.upkeep.set_retention("cam", Retention(ttl_s=0))
+        store.upkeep.housekeep()
+        assert live(store) == [2]
+
+    def test_one_bad_layer_costs_no_tokens_and_a_commit_may_be_repeated(self, store: Store) -> None:
+        blocks = fill(store, 3)
+        put(store, "blocks", flipped, block_idx=1)
+        store.upkeep.verify(repair=True)
+        assert np.array_equal(store.read_tokens("cam", [0, 1, 2])[1], make_tokens(1))
+        store.commit([make_commit(*blocks, num_blocks=3)])
+
+    def test_a_blank_summary_of_a_block_without_kv_counts_what_is_there(self, store: Store, clock: FakeClock) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 2)
+        clock.now_s += 10
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=5))
+        store.upkeep.housekeep()
+        before = store.stats("cam").num_bytes
+        put(store, "summaries", flipped, block_idx=0)
+        store.upkeep.verify(repair=True)
+        assert store.stats("cam").num_bytes == before
+
+    def test_a_note_of_absence_that_fails_is_mended_and_others_are_still_checked(
+        self, store: Store, clock: FakeClock
+    ) -> None:
+        store.create_stream(windowed(1))
+        append(store, 0, 3)
+        clock.now_s += 10
+        store.upkeep.set_retention("cam", Retention(summary_only_after_s=5))
+        store.upkeep.housekeep()
+        fill(store, 2, stream_id="other")
+        put(store, "absent", flipped, block_idx=1)
+        report = store.upkeep.verify(repair=True)
+        assert report.whole
+        assert report.blocks == 5
+        assert store.upkeep.verify().findings == ()
+        assert live(store) == [0, 2]
+
+    def test_a_conversation_that_fails_is_removed_and_its_stream_can_be_deleted(self, store: Store) -> None:
+        fill(store, 1)
+        for session in ("cam/1", "cam/2"):
+            store.put_turns(session, b"what", 1e12)
+
+        def damage(snapshot: Snapshot) -> None:
+            for key in (b"scam/1", b"scam/2"):
+                snapshot.put("turns", key, flipped(bytes(snapshot.get("turns", key) or b"")))
+
+        store._shard("cam").writer.write(damage)
+        store.put_turns("cam/1", b"again", 1e12)
+        assert store.get_turns("cam/1", 0) == b"again"
+        assert [finding.what for finding in store.upkeep.verify().findings] == ["session"]
+        store.delete_stream("cam")
+        store.upkeep.housekeep()
+        assert store.upkeep.verify().findings == ()
+
     def test_repair_needs_a_store_opened_for_writing(self, tmp_path: Path, store: Store) -> None:
         fill(store, 1)
         store.close()
@@ -475,14 +605,19 @@ class TestSnapshot:
         with pytest.raises(InvalidRecord, match="not empty"):
             restore(tmp_path / "data", tmp_path / "there")
 
-    def test_a_snapshot_cut_short_is_begun_anew(self, tmp_path: Path, store: Store) -> None:
+    def test_a_snapshot_cut_short_leaves_nothing(
+        self, tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         fill(store, 1)
-        (tmp_path / "copy.partial" / "shard-0000").mkdir(parents=True)
-        (tmp_path / "copy.partial" / "shard-0000" / "data.mdb").write_bytes(b"half")
-        store.upkeep.snapshot(tmp_path / "copy")
-        assert not (tmp_path / "copy.partial").exists()
-        with Store.open(tmp_path / "copy", read_only=True) as copy:
-            assert copy.upkeep.verify().whole
+        before = sorted(tmp_path.iterdir())
+
+        def fail(path: Path, shards: object) -> None:
+            raise StoreFull("no space left")
+
+        monkeypatch.setattr("memory_store.folder.write_manifest", fail)
+        with pytest.raises(StoreFull):
+            store.upkeep.snapshot(tmp_path / "copy")
+        assert sorted(tmp_path.iterdir()) == before
 
     def test_a_snapshot_survives_the_loss_of_its_store(self, tmp_path: Path, store: Store) -> None:
         fill(store, 2)
