@@ -22,7 +22,9 @@ ONE = Held(generation=0, num_blocks=1)
 def kill(child: subprocess.Popen[str]) -> str:
     """What it had printed, but for the first line that was read before."""
     child.send_signal(signal.SIGKILL)
-    return child.communicate()[0]
+    rest = child.stdout.read()  # not `communicate`: it would pass by what reading a line has buffered
+    child.communicate()
+    return rest
 
 
 def marks_until_killed(folder: Path, durability: Durability, seed: int, delay_s: float) -> list[tuple[str, str, Held]]:
