@@ -210,8 +210,8 @@ def naming(entry: StreamEntry, what: str, block_idx: int | None = None) -> Itera
     except CorruptRecord as error:
         whose = "" if block_idx is None else f"block {block_idx} of "
         raise CorruptRecord(
-            f"the stored {what} of {whose}stream {entry.record.stream_id!r} fails its checksum: delete the stream and "
-            "ingest it again",
+            f"the stored {what} of {whose}stream {entry.record.stream_id!r} fails its checksum: cacheflow store "
+            "verify --repair keeps the rest",
             stream_id=entry.record.stream_id,
             block_idx=block_idx,
         ) from error

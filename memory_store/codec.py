@@ -173,7 +173,8 @@ def decode_header(value: Buffer, *, stream_id: str, block_idx: int) -> BlockHead
 def corrupt(stream_id: str, block_idx: int, what: str) -> CorruptRecord:
     """The error for a stored block that is not what it should be."""
     return CorruptRecord(
-        f"stored block {block_idx} of stream {stream_id!r} is corrupt: {what}; delete the stream and ingest it again",
+        f"stored block {block_idx} of stream {stream_id!r} is corrupt: {what}; cacheflow store verify --repair keeps "
+        "the rest",
         stream_id=stream_id,
         block_idx=block_idx,
     )

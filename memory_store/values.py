@@ -74,7 +74,7 @@ def _digest(key: bytes, payload: Buffer) -> int:
 def _corrupt_value(kind: bytes, key: bytes) -> CorruptRecord:
     return CorruptRecord(
         f"stored {kind.decode()} value under key {key.hex()} is corrupt: its checksum or kind differs; "
-        "delete the stream and ingest it again",
+        "cacheflow store verify --repair keeps the rest",
         key=key.hex(),
     )
 

@@ -13,7 +13,7 @@ from cacheflow_ray.engine.rehydration import Plan, rehydrate
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
 from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope
 from cacheflow_ray.engine.wording import Wording
-from cacheflow_ray.errors import QuestionTooLong
+from cacheflow_ray.errors import NothingToAnswer, QuestionTooLong
 from cacheflow_ray.models import Suffix, Turn, VideoModel
 from cacheflow_ray.models.generation import Generation
 from memory_store.records import Hit
@@ -134,6 +134,10 @@ class Answerer:
         hits = retrieve_all(backend, opened, sought, where.candidates, options)
         hits, left_out = _with_kv(backend.store, stream_id, hits)
         clock.lap("retrieve")
+        if left_out and not hits and not where.window and not where.with_tail:
+            raise NothingToAnswer(
+                f"nothing is left of stream {stream_id!r} to answer from: {left_out[0]}", stream=stream_id
+            )
         hits, held, warnings = _fit(hits, where.window, budget)
         blocks = (*sorted(hit.block_idx for hit in hits), *held)
         plan = Plan(blocks=blocks, num_window=len(held), with_tail=where.with_tail, room=room)

@@ -413,10 +413,12 @@ def test_a_question_is_never_answered_from_a_corrupt_block(data: Path, video: Pa
     size = 24
     bad = before.kv[2, 1, 0, 4 * size : 5 * size]  # values of block 4, in layer 2
     flip(data, np.ascontiguousarray(bad)[:16].tobytes())
-    words = ("'kept'", "block 4", "layer 2", "ingest it again")
-    for line in (("ask", "kept", "What?", "--top-k", "99"), ("ask", "kept", "Why?", "--from", "0.75", "--to", "0.8")):
-        ran = cacheflow(*line, "--data", data, "--max-new-tokens", "4")
-        ran.refused("CorruptRecord", 1, *words)
+    first = ask(cacheflow, data, "--top-k", "99")
+    first.refused("CorruptRecord", 1, "'kept'", "block 4", "layer 2", "verify --repair")
+    again = ask(cacheflow, data, "--top-k", "99").said  # it is quarantined now, and left out
+    assert any("4 (corrupt)" in warning for warning in again["warnings"])
+    assert 4 not in [at for seen in again["evidence"] for at in seen["block_idxs"]]
+    ask(cacheflow, data, "--from", "0.75", "--to", "0.8").refused("NothingToAnswer", 1, "'kept'", "re-encode needed")
     assert ask(cacheflow, data, "--from", "2.5").said["text"]
     with Store.open(data, read_only=True) as store:
         others = [at for at in range(store.stats("kept").num_blocks) if at != 4]
@@ -439,5 +441,5 @@ def test_other_corrupt_values_name_their_stream(part: str, data: Path, cacheflow
     }
     flip(data, contents[part])
     whose = "'kept'" if part == "state" else "block 3 of stream 'kept'"
-    ask(cacheflow, data, "--top-k", "99").refused("CorruptRecord", 1, whose, "ingest it again")
+    ask(cacheflow, data, "--top-k", "99").refused("CorruptRecord", 1, whose, "verify --repair")
     assert cacheflow("streams", "delete", "kept", "--yes", "--data", data).said == {"deleted": "kept"}
