@@ -44,9 +44,11 @@ class Snapshot:
         env: lmdb.Environment,
         txn: lmdb.Transaction[memoryview],
         tables: dict[str, lmdb._Database],
+        gate: _Gate,
         leave: Callable[[], None] | None,
     ) -> None:
         self._env = env
+        self._gate = gate
         self._txn = txn
         self._tables = tables
         self._leave = leave
@@ -77,8 +79,14 @@ class Snapshot:
     @contextlib.contextmanager
     def nested(self) -> Iterator[Snapshot]:
         """A writing transaction within this writing one: kept when the `with` block ends, undone when it raises."""
-        with self._env.begin(parent=self._txn, write=True, buffers=True) as txn:
-            yield Snapshot(self._env, txn, self._tables, None)
+        txn = self._env.begin(parent=self._txn, write=True, buffers=True)
+        try:
+            yield Snapshot(self._env, txn, self._tables, self._gate, None)
+            txn.commit()
+        except BaseException:
+            with self._gate.paused():
+                txn.abort()
+            raise
 
     def close(self) -> None:
         """End the transaction: committed writes stay, others are undone. Closing again does nothing."""
@@ -116,6 +124,22 @@ class _Gate:
             if not self._inside[thread]:
                 del self._inside[thread]
             self._changed.notify_all()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Admit nobody meanwhile; who is inside goes on.
+
+        To undo a write, py-lmdb waits for an instant at which no other thread is in a call, which busy readers never
+        give it.
+        """
+        with self._changed:
+            self._waiting += 1
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._waiting -= 1
+                self._changed.notify_all()
 
     @contextlib.contextmanager
     def alone(self, *, close: bool = False) -> Iterator[None]:
@@ -176,7 +200,7 @@ class Blobs:
             leave = self._gate.enter()
             try:
                 with lmdb_errors(self._path, passing=lmdb.MapResizedError):
-                    return Snapshot(self._env, self._env.begin(buffers=True), self._tables, leave)
+                    return Snapshot(self._env, self._env.begin(buffers=True), self._tables, self._gate, leave)
             except lmdb.MapResizedError:
                 leave()
                 self._resize(0)
@@ -221,13 +245,16 @@ class Blobs:
         except BaseException:
             leave()
             raise
-        snapshot = Snapshot(self._env, txn, self._tables, leave)
+        snapshot = Snapshot(self._env, txn, self._tables, self._gate, leave)
         try:
             result = change(snapshot)
             txn.commit()
-            return result
-        finally:
-            snapshot.close()
+        except BaseException:
+            with self._gate.paused():
+                snapshot.close()
+            raise
+        snapshot.close()
+        return result
 
     def check_readers(self) -> int:
         """Clear the slots of readers that have died; how many there were. Old pages are kept for them until then."""

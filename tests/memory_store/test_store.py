@@ -299,6 +299,39 @@ def test_readers_and_a_writer_work_at_once_and_never_see_half_a_commit(tmp_path:
     assert failures == []
 
 
+def test_writes_that_are_undone_end_however_busy_readers_are(tmp_path: Path) -> None:
+    with Store.open(tmp_path) as store:
+        fill(store, 1)
+        blobs, stop = store._shard("cam").blobs, threading.Event()
+
+        def read() -> None:
+            while not stop.is_set():
+                with blobs.read() as snapshot:
+                    for _ in range(50):
+                        snapshot.get("streams", b"cam")
+
+        def fail(snapshot: object) -> None:
+            with snapshot.nested() as inner:  # type: ignore[attr-defined]
+                inner.put("meta", b"x", b"y")
+                raise CorruptRecord("no")
+
+        def write() -> None:
+            for _ in range(30):
+                with pytest.raises(CorruptRecord, match="no"):
+                    blobs.write(fail)
+
+        readers = [threading.Thread(target=read, daemon=True) for _ in range(8)]
+        writer = threading.Thread(target=write, daemon=True)
+        for thread in (*readers, writer):
+            thread.start()
+        writer.join(60)
+        undone = not writer.is_alive()
+        stop.set()
+        for thread in (*readers, writer):
+            thread.join()
+        assert undone
+
+
 def test_two_threads_may_read_disjoint_layers_through_one_reader(tmp_path: Path) -> None:
     with Store.open(tmp_path) as store:
         blocks = fill(store, 6)
