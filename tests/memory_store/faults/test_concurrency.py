@@ -27,6 +27,7 @@ from tests.memory_store.faults.workload import (
 )
 
 _READS_AT_ONCE = 6
+_PAUSE_S = 0.001  # a thread that calls LMDB without pause takes the interpreter's lock back before another wakes for it
 
 
 class Readers:
@@ -57,6 +58,7 @@ class Readers:
             while not self._stop.is_set():
                 found = look(rng, self._store.stats("a-large").num_blocks)
                 self.reads[look.__name__.strip("_")] += found is not False
+                time.sleep(_PAUSE_S)
         except BaseException as error:
             self.errors.append(error)
 
