@@ -1,4 +1,4 @@
-"""The LMDB environment of one shard: named tables, transactions, growth of the map, and LMDB's errors as ours.
+"""The LMDB environment of one shard: named tables, transactions, growth of the map.
 
 A key is the stream's number (u32) followed by the block's (u32), big-endian, so that a stream's blocks lie side by
 side in order. How durable a write is on return, `Durability` says. LMDB refuses to be opened twice in a process and
@@ -8,9 +8,7 @@ must not cross a fork.
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import resource
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,8 +17,11 @@ from typing import TypeVar
 import lmdb
 
 from memory_store.codec import Buffer
-from memory_store.durability import SYNC_EVERY_S, Durability, clear_unsynced, mark_unsynced, sync_folder
-from memory_store.errors import CorruptRecord, StoreFull, StoreLocked, StoreUnavailable, UnsupportedFormat
+from memory_store.durability import SYNC_EVERY_S, Durability, clear_unsynced, mark_unsynced
+from memory_store.errors import CorruptRecord, StoreUnavailable
+from memory_store.files import sync_folder
+from memory_store.gate import Gate
+from memory_store.lmdb_errors import lmdb_errors
 
 T = TypeVar("T")
 
@@ -29,9 +30,6 @@ TABLES = (
     "doomed",
 )  # fmt: skip
 _MAX_READERS = 1022
-_GROW_TIMEOUT_S = 30.0
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_DAMAGED = (lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.InvalidError, lmdb.PanicError)
 
 
 class Snapshot:
@@ -44,7 +42,7 @@ class Snapshot:
         env: lmdb.Environment,
         txn: lmdb.Transaction[memoryview],
         tables: dict[str, lmdb._Database],
-        gate: _Gate,
+        gate: Gate,
         leave: Callable[[], None] | None,
     ) -> None:
         self._env = env
@@ -99,68 +97,6 @@ class Snapshot:
         self.close()
 
 
-class _Gate:
-    """Admits many transactions, or one change of the map while there is none (LMDB moves the map under open ones)."""
-
-    def __init__(self) -> None:
-        self._changed = threading.Condition()
-        self._inside: dict[int, int] = {}
-        self._waiting = 0
-        self._closed = False
-
-    def enter(self) -> Callable[[], None]:
-        """Wait to be admitted; returns what to call on leaving. A thread already inside is never made to wait."""
-        me = threading.get_ident()
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting or me in self._inside or self._closed)
-            if self._closed:
-                raise StoreUnavailable("the store is closed: open it again")
-            self._inside[me] = self._inside.get(me, 0) + 1
-        return lambda: self._leave(me)
-
-    def _leave(self, thread: int) -> None:
-        with self._changed:
-            self._inside[thread] -= 1
-            if not self._inside[thread]:
-                del self._inside[thread]
-            self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Admit nobody meanwhile; who is inside goes on.
-
-        To undo a write, py-lmdb waits for an instant at which no other thread is in a call, which busy readers never
-        give it.
-        """
-        with self._changed:
-            self._waiting += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._waiting -= 1
-                self._changed.notify_all()
-
-    @contextlib.contextmanager
-    def alone(self, *, close: bool = False) -> Iterator[None]:
-        """Run while no transaction is open.
-
-        Raises:
-            StoreUnavailable: this very thread holds one open, or others do so for too long.
-        """
-        with self._changed:
-            self._waiting += 1
-            try:
-                own = threading.get_ident() in self._inside
-                if own or not self._changed.wait_for(lambda: not self._inside, _GROW_TIMEOUT_S):
-                    raise StoreUnavailable("block readers are held open while the store must grow: close them first")
-                yield
-                self._closed = self._closed or close
-            finally:
-                self._waiting -= 1
-                self._changed.notify_all()
-
-
 class Blobs:
     """One LMDB environment. Thread-safe; one writing transaction at a time."""
 
@@ -169,7 +105,7 @@ class Blobs:
         self._path = path
         self._read_only = read_only
         self._pid = os.getpid()
-        self._gate = _Gate()
+        self._gate = Gate()
         self._writing = threading.Lock()
         relaxed = durability is Durability.RELAXED and not read_only
         if relaxed:
@@ -360,37 +296,3 @@ class _Syncer:
                 self._env.sync(True)
                 if not self._failed:
                     clear_unsynced(self._shard)
-
-
-@contextlib.contextmanager
-def lmdb_errors(path: Path, *, passing: type[lmdb.Error] | tuple[()] = ()) -> Iterator[None]:
-    """Raise LMDB's and the system's errors as this package's; `passing` goes through as it is."""
-    try:
-        yield
-    except passing:
-        raise
-    except (lmdb.Error, OSError) as error:
-        raise _translated(error, path) from error
-
-
-def _translated(error: lmdb.Error | OSError, path: Path) -> Exception:
-    code = error.errno if isinstance(error, OSError) else error.code
-    ids: dict[str, object] = {"path": str(path)}
-    if code in _NO_ROOM or (code == errno.EIO and _no_room(path)):
-        return StoreFull(f"no space left to write {path}: free some; what was committed before stays readable", **ids)
-    if "already open in this process" in str(error):
-        return StoreLocked(f"{path} is open in this process (pid {os.getpid()}) already", pid=os.getpid(), **ids)
-    if isinstance(error, lmdb.VersionMismatchError):
-        return UnsupportedFormat(f"{path} was made by another LMDB ({error}): use the version that made it", **ids)
-    if isinstance(error, _DAMAGED):
-        return CorruptRecord(f"the database in {path} is damaged ({error}): restore it or ingest again", **ids)
-    return StoreUnavailable(f"{path} cannot be used ({error}): check that it exists and may be written", **ids)
-
-
-def _no_room(path: Path) -> bool:
-    """Whether a short write (LMDB calls it an input/output error) was one for want of space."""
-    with contextlib.suppress(OSError):
-        room, limit = os.statvfs(path), resource.getrlimit(resource.RLIMIT_FSIZE)[0]
-        at_limit = limit != resource.RLIM_INFINITY and (path / "data.mdb").stat().st_size >= limit
-        return at_limit or room.f_bavail * room.f_frsize < 16 << 20
-    return False

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from enum import StrEnum
 from pathlib import Path
 
 from memory_store.errors import CorruptRecord
+from memory_store.files import sync_folder, write_file
 
 #: How long a `relaxed` store leaves what was committed unsynced.
 SYNC_EVERY_S = 1.0
@@ -38,10 +38,7 @@ def boot_id() -> str:
 
 def mark_unsynced(shard: Path) -> None:
     """Say, durably, that from now on only this boot can trust the shard."""
-    with (shard / "unsynced").open("w") as file:
-        file.write(boot_id())
-        file.flush()
-        os.fsync(file.fileno())
+    write_file(shard / "unsynced", [boot_id().encode()])
     sync_folder(shard)
 
 
@@ -64,12 +61,3 @@ def check_synced(shard: Path) -> None:
             f"snapshot, or keep what is whole with cacheflow store verify --repair --data {shard.parent}",
             path=str(shard),
         )
-
-
-def sync_folder(path: Path) -> None:
-    """A new or renamed file survives a power cut only once its folder is synced."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

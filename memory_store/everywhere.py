@@ -18,7 +18,7 @@ import numpy as np
 from xxhash import xxh3_64_hexdigest
 
 from memory_store import catalog, lookup
-from memory_store.blobs import Snapshot, lmdb_errors
+from memory_store.blobs import Snapshot
 from memory_store.catalog import StreamEntry, StreamHead
 from memory_store.errors import CorruptRecord, InvalidRecord
 from memory_store.library import (
@@ -31,6 +31,7 @@ from memory_store.library import (
     stream_range,
     vector_ids,
 )
+from memory_store.lmdb_errors import lmdb_errors
 from memory_store.records import Array, TimeRange
 from memory_store.shard import Shard
 

@@ -18,9 +18,9 @@ from types import TracebackType
 
 from xxhash import xxh3_64_intdigest
 
-from memory_store.blobs import lmdb_errors
-from memory_store.durability import sync_folder
 from memory_store.errors import CorruptRecord, InvalidRecord, StoreLocked, StoreUnavailable, UnsupportedFormat
+from memory_store.files import sync_folder, write_file
+from memory_store.lmdb_errors import lmdb_errors
 
 FORMAT = 2
 READABLE = (1, 2)
@@ -114,16 +114,11 @@ def shard_of(name: str, count: int) -> int:
 
 def write_manifest(path: Path, shards: list[Path]) -> None:
     """Write the manifest, or bring an older one up to date; with the writer's locks held, once LMDB could be opened."""
-    target, draft = path / "manifest.json", path / "manifest.json.new"
     manifest = {"format": FORMAT, "shards": len(shards)}
     with lmdb_errors(path):
         if _read_manifest(path) == manifest:
             return
-        with draft.open("w") as file:
-            json.dump(manifest, file)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(target)
+        write_file(path / "manifest.json", [json.dumps(manifest).encode()])
         for folder in (*shards, path, path.parent):
             sync_folder(folder)
 

@@ -12,7 +12,7 @@ import contextlib
 import itertools
 import time
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -55,8 +55,7 @@ class Store:
         self._clock = clock
         self._closed = False
         self.library = LibrarySearch(shards, folder.shard_places(path, len(shards)))
-        self.upkeep = Upkeep(path, shards, clock)
-        self.upkeep.afterwards = self.library.save
+        self.upkeep = Upkeep(path, shards, clock, self.library.save)
         self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
         self._committing = ThreadPoolExecutor(len(shards), thread_name_prefix="commit") if len(shards) > 1 else None
 
@@ -140,6 +139,13 @@ class Store:
         with self._shard(stream_id).blobs.read() as snapshot:
             return catalog.get_entry(snapshot, stream_id).record
 
+    def relabel(self, stream_id: str, labels: Mapping[str, str]) -> StreamRecord:
+        """The stream with these labels instead of its own. Raises: StreamNotFound, InvalidRecord."""
+        shard = self._shard(stream_id)
+        return shard.writer.write(
+            lambda snapshot: catalog.relabel(snapshot, catalog.get_entry(snapshot, stream_id), labels).record
+        )
+
     def list_streams(self) -> list[StreamRecord]:
         """All streams in order of stream_id."""
         records = []
@@ -197,8 +203,21 @@ class Store:
         for error in filter(None, errors):
             raise error
 
+    def claim(self, stream_id: str) -> int:
+        """Become the stream's owner: the epoch to commit with from now on; commits of earlier owners are refused.
+
+        Raises:
+            StreamNotFound, CorruptRecord, StoreFull.
+        """
+        shard = self._shard(stream_id)
+        return shard.writer.write(lambda snapshot: committing.claim(snapshot, catalog.get_entry(snapshot, stream_id)))
+
     def load_state(self, stream_id: str) -> StreamState | None:
-        """The state last committed. Raises: StreamNotFound, CorruptRecord."""
+        """The state last committed; its payload is empty while there is only an owner.
+
+        Raises:
+            StreamNotFound, CorruptRecord.
+        """
         with self._shard(stream_id).blobs.read() as snapshot:
             entry = catalog.get_entry(snapshot, stream_id)
             return committing.get_state(snapshot, entry)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from memory_store import catalog, folder, retention
-from memory_store.blobs import Snapshot, lmdb_errors
-from memory_store.durability import sync_folder
+from memory_store.blobs import Snapshot
 from memory_store.errors import CorruptRecord, InvalidRecord, StoreUnavailable
+from memory_store.files import sync_folder
+from memory_store.lmdb_errors import lmdb_errors
 from memory_store.quotas import Quota, Usage, all_quotas, put_quota
 from memory_store.records import Retention
 from memory_store.shard import Housekept, Shard
@@ -50,13 +51,17 @@ class Upkeep:
 
     Attributes:
         usage: what tenants with quotas hold.
-        afterwards: called after each round of housekeeping on the timer.
     """
 
-    def __init__(self, path: Path, shards: Sequence[Shard], clock: Callable[[], float]) -> None:
-        self._path, self._shards, self._clock = path, shards, clock
+    def __init__(
+        self, path: Path, shards: Sequence[Shard], clock: Callable[[], float], afterwards: Callable[[], object]
+    ) -> None:
+        """
+        Args:
+            afterwards: called after each round of housekeeping on the timer.
+        """
+        self._path, self._shards, self._clock, self._afterwards = path, shards, clock, afterwards
         self.usage = Usage()
-        self.afterwards: Callable[[], None] | None = None
         self._woken = threading.Condition()
         self._wanted = self._stopped = False
         self._timer: threading.Thread | None = None
@@ -120,8 +125,7 @@ class Upkeep:
                     return
             try:
                 self.housekeep()
-                if self.afterwards:
-                    self.afterwards()
+                self._afterwards()
             except Exception:  # the next round comes all the same
                 _LOG.warning("housekeeping of %s failed", self._path, exc_info=True)
 
@@ -144,9 +148,9 @@ class Upkeep:
 
         Args:
             repair: mend what can be mended (needs a store opened for writing): KV that fails is quarantined, so that
-                its block stays as a summary; a summary that fails becomes one that no search finds; thumbnails that
-                fail, and values that belong to nothing, are removed; totals are counted anew. What tells its tokens
-                no more goes as a whole.
+                its block stays as a summary; a summary that fails becomes blank; thumbnails that fail, and values
+                that belong to nothing, are removed; totals are counted anew. What tells its tokens no more goes as a
+                whole.
             progress: called now and then with blocks done, of how many, and the bytes read.
 
         Raises:

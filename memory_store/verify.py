@@ -219,9 +219,9 @@ class Verifier:
             self._found(None, None, "session", problem, mending.remove_bad_turns)
         if quota:
             self._found(None, None, "quota", quota)
-        for number, (table, keys) in enumerate(orphans.items()):
+        for table, keys in orphans.items():
             problem = f"{len(keys)} value(s) in {table} belong to no stream or to a block that is not there"
-            self._found(None, None, "orphan", problem, _done if number else mending.remove_orphans)
+            self._found(None, None, "orphan", problem, mending.remove_orphans)
 
     def _found(
         self,
@@ -238,8 +238,3 @@ class Verifier:
         self.findings.append(
             Finding(stream_id=stream_id, block_idx=block_idx, what=what, problem=problem, mended=mended)
         )
-
-
-def _done(_: Snapshot) -> str:
-    """The first of them removed them all."""
-    return "removed"

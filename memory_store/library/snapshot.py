@@ -22,13 +22,12 @@ import numpy as np
 from xxhash import xxh3_128
 
 from memory_store.codec import Buffer
-from memory_store.durability import sync_folder
 from memory_store.errors import CorruptRecord
+from memory_store.files import remove_others, sync_folder, write_file
 from memory_store.library.segment import Segment
 from memory_store.library.state import LibrarySpec, State
 from memory_store.library.tail import Tail
 from memory_store.records import Array
-from memory_store.snapshots import remove_others, write_file
 from memory_store.values import decode_json, encode_json
 
 FORMAT = 1

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cacheflow_ray.bench.library_index import LibrarySize
 from cacheflow_ray.bench.store import PARTS, TARGETS, StoreSizes, run_store_bench
+from cacheflow_ray.bench.store.library import LibrarySize
 from cacheflow_ray.errors import UsageError
 
 SMALL = StoreSizes(

@@ -20,6 +20,7 @@ import torch
 from cacheflow_ray.core.summary import default_summary, make_summary
 from cacheflow_ray.media import Encoding, Frame, write_video
 from memory_store import Store
+from memory_store.folder import FORMAT
 from tests.e2e.commands import MODEL, SMALL, Command, Ran, Stored, stored
 from tests.media.clips import audio_only
 from tests.oracles import moving_frames, save_toy
@@ -308,10 +309,12 @@ def test_a_stream_goes_on_only_with_its_own_source_and_settings(
 def test_a_store_of_a_newer_format_is_left_alone(data: Path, kept: Stored, video: Path, cacheflow: Command) -> None:
     manifest = data / "manifest.json"
     written = manifest.read_text()
-    manifest.write_text(json.dumps(json.loads(written) | {"format": 2}))
+    manifest.write_text(json.dumps(json.loads(written) | {"format": FORMAT + 1}))
     before = (data / "shard-0000" / "data.mdb").read_bytes()
     for line in (("ask", "kept", "What?"), ("ingest", video, *SMALL), ("streams", "list"), ("search", "kept", "x")):
-        cacheflow(*line, "--data", data).refused("UnsupportedFormat", 1, str(data), "format 2", "version that made it")
+        cacheflow(*line, "--data", data).refused(
+            "UnsupportedFormat", 1, str(data), f"format {FORMAT + 1}", "version that made it"
+        )
     assert (data / "shard-0000" / "data.mdb").read_bytes() == before
     manifest.write_text(written)
 

@@ -35,3 +35,12 @@ def remove_others(path: Path, keep: Collection[str], suffixes: Collection[str]) 
     for file in path.iterdir():
         if file.suffix in (*suffixes, _DRAFT) and file.name not in keep:
             file.unlink(missing_ok=True)
+
+
+def sync_folder(path: Path) -> None:
+    """Make the names of new and renamed files survive a power cut. Raises: OSError."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
