@@ -20,8 +20,8 @@ import contextlib
 import itertools
 import json
 import struct
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,23 @@ def _check_streams(snapshot: Snapshot, found: int) -> None:
 
 
 def add_entry(snapshot: Snapshot, record: StreamRecord) -> StreamEntry:
-    key, counter = record.stream_id.encode(), snapshot.get("meta", _NEXT)
+    counter = snapshot.get("meta", _NEXT)
     entry = StreamEntry(number=_U32.unpack(counter)[0] if counter else 0, record=record)
     snapshot.put("meta", _NEXT, _U32.pack(entry.number + 1))
-    snapshot.put("streams", key, encode_json(b"STRM", key, {"number": entry.number, "record": asdict(record)}))
+    _put_entry(snapshot, entry)
     return entry
+
+
+def relabel(snapshot: Snapshot, entry: StreamEntry, labels: Mapping[str, str]) -> StreamEntry:
+    """The stream with these labels instead of its own."""
+    entry = replace(entry, record=plain_record(replace(entry.record, labels=dict(labels))))
+    _put_entry(snapshot, entry)
+    return entry
+
+
+def _put_entry(snapshot: Snapshot, entry: StreamEntry) -> None:
+    key = entry.record.stream_id.encode()
+    snapshot.put("streams", key, encode_json(b"STRM", key, {"number": entry.number, "record": asdict(entry.record)}))
 
 
 def remove_entry(snapshot: Snapshot, entry: StreamEntry) -> None:

@@ -121,6 +121,14 @@ def span(block: Block) -> tuple[float, float]:
     return float(block.tokens["timestamp_s"][0]), float(block.tokens["timestamp_s"][-1])
 
 
+def claim(snapshot: Snapshot, entry: StreamEntry) -> int:
+    """Make the caller the stream's owner: its epoch, one above the last."""
+    state = get_state(snapshot, entry) or StreamState(epoch=0, num_blocks=0, payload=b"")
+    state = replace(state, epoch=state.epoch + 1)
+    snapshot.put("states", entry.key, encode_state(entry.key, state))
+    return state.epoch
+
+
 def check_epoch(commit: Commit, stored: StreamState | None) -> None:
     if stored and commit.state.epoch < stored.epoch:
         raise EpochFenced(

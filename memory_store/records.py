@@ -29,7 +29,7 @@ KV_DTYPES = (np.dtype(np.float32), np.dtype(np.float16), np.dtype(ml_dtypes.bflo
 
 _MAX_NAME_BYTES = 400
 
-STREAM_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+STREAM_ID = re.compile(r"(?:[a-z0-9][a-z0-9-]{0,62}:)?[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,7 +37,8 @@ class StreamRecord:
     """Identity and immutable settings of a stream, written once when it is created.
 
     Args:
-        stream_id: 1..128 of letters, digits, '.', '_' and '-', the first a letter or digit.
+        stream_id: 1..128 of letters, digits, '.', '_' and '-', the first a letter or digit. A tenant's name and a colon
+            may stand before it, where tenants may give the same names.
         fingerprint: identity of model weights + dtype + prefix + adapter version; KV of two fingerprints never mix.
         settings: immutable settings (block size, window, frame rate, dropping, summary, ...), JSON values.
         labels: free text by name, given by the user.

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -113,6 +113,19 @@ class MemoryStore:
     def list_streams(self) -> list[StreamRecord]:
         with self._open():
             return [self._streams[name].record for name in sorted(self._streams)]
+
+    def relabel(self, stream_id: str, labels: Mapping[str, str]) -> StreamRecord:
+        with self._open():
+            stream = self._stream(stream_id)
+            stream.record = plain_record(replace(stream.record, labels=dict(labels)))
+            return stream.record
+
+    def claim(self, stream_id: str) -> int:
+        with self._open():
+            stream = self._stream(stream_id)
+            state = stream.state or StreamState(epoch=0, num_blocks=0, payload=b"")
+            stream.state = replace(state, epoch=state.epoch + 1)
+            return stream.state.epoch
 
     def delete_stream(self, stream_id: str) -> None:
         with self._open():

@@ -34,7 +34,7 @@ def stream_name(source: Source) -> str:
 def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
     """Record, totals and progress of one stream."""
     stats, stored = store.stats(record.stream_id), store.load_state(record.stream_id)
-    state = EncoderState.from_bytes(stored.payload, torch.device("cpu")) if stored else None
+    state = EncoderState.from_bytes(stored.payload, torch.device("cpu")) if stored and stored.payload else None
     counters = state.counters if state else None
     return StreamInfo(
         stream=record.stream_id,

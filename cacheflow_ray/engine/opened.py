@@ -40,7 +40,7 @@ def open_stream(backend: Backend, stream_id: str) -> OpenedStream:
     record = backend.store.get_stream(stream_id)
     check_fingerprint(record, backend.model)
     stored = backend.store.load_state(stream_id)
-    if stored is None:
+    if stored is None or not stored.payload:
         raise NothingToAnswer(f"stream {stream_id!r} holds no video yet: ingest some first", stream=stream_id)
     return OpenedStream(
         stream_id=stream_id,

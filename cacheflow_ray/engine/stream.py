@@ -31,6 +31,7 @@ from cacheflow_ray.engine.windows import load_window
 from cacheflow_ray.errors import InvalidFeatures
 from cacheflow_ray.media import Frame, thumbnail
 from cacheflow_ray.models import Segment
+from memory_store.errors import EpochFenced
 from memory_store.records import Block, Commit, StreamState
 
 
@@ -62,19 +63,26 @@ class StreamEncoder:
     Args:
         backend: the model, shared by all streams, and the store a stream that goes on is read from.
         stream_id, spec: of the stream record.
+        epoch: the caller's (`Store.claim`); None: whoever writes is the owner.
+
+    Raises:
+        EpochFenced: there is a newer owner.
     """
 
-    def __init__(self, backend: Backend, stream_id: str, spec: StreamSpec) -> None:
+    def __init__(self, backend: Backend, stream_id: str, spec: StreamSpec, epoch: int | None = None) -> None:
         model = backend.model
         self.stream_id, self.spec, self._model = stream_id, spec, model
         stored = backend.store.load_state(stream_id)
-        if stored is None:
+        if epoch is not None and (stored is None or stored.epoch != epoch):
+            raise EpochFenced(f"stream {stream_id!r} has another owner by now: open it anew", stream_id=stream_id)
+        self._epoch = stored.epoch if stored else 0
+        if stored is None or not stored.payload:
             tail = Tail.empty(model.token_width, model.dtype, model.device)
             self.state = EncoderState(tail=tail, frames_per_unit=model.vision.frames_per_unit)
-            self.num_blocks, self._epoch = 0, 0
+            self.num_blocks = 0
         else:
             self.state = EncoderState.from_bytes(stored.payload, model.device)
-            self.num_blocks, self._epoch = stored.num_blocks, stored.epoch
+            self.num_blocks = stored.num_blocks
         self._positions = model.positions(spec.fps)
         self._summary = make_summary(spec.summary, model.encoder.head_dim)
         self._window = load_window(backend, stream_id, spec, self.num_blocks)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import ml_dtypes
 import numpy as np
@@ -265,6 +266,38 @@ class StoreConformance:
             store.commit([make_commit(make_block(1), num_blocks=2, epoch=4)])
         store.commit([make_commit(make_block(1), num_blocks=2, epoch=5)])
         assert store.stats("cam").num_blocks == 2
+
+    def test_a_claim_makes_a_new_owner_and_fences_the_old(self, store: Store) -> None:
+        store.create_stream(make_record())
+        first = store.claim("cam")
+        assert store.load_state("cam") == StreamState(epoch=first, num_blocks=0, payload=b"")
+        store.commit([make_commit(make_block(0), num_blocks=1, epoch=first)])
+        second = store.claim("cam")
+        assert second > first
+        with pytest.raises(EpochFenced):
+            store.commit([make_commit(make_block(1), num_blocks=2, epoch=first)])
+        assert store.load_state("cam") == StreamState(epoch=second, num_blocks=1, payload=b"state 1")
+        store.commit([make_commit(make_block(1), num_blocks=2, epoch=second)])
+        with pytest.raises(StreamNotFound):
+            store.claim("other")
+
+    def test_labels_can_be_changed_and_nothing_else_with_them(self, store: Store) -> None:
+        stored = store.create_stream(make_record(labels={"place": "door"}))
+        store.commit([make_commit(make_block(0), num_blocks=1)])
+        assert store.relabel("cam", {"place": "yard"}) == replace(stored, labels={"place": "yard"})
+        assert store.get_stream("cam").labels == {"place": "yard"}
+        assert store.stats("cam").num_blocks == 1
+        with pytest.raises(StreamNotFound):
+            store.relabel("other", {})
+
+    def test_tenants_may_give_the_same_names(self, store: Store) -> None:
+        for name in ("acme:cam", "other:cam", "cam"):
+            store.create_stream(make_record(name, tenant=name.rpartition(":")[0]))
+        store.delete_stream("acme:cam")
+        assert [record.stream_id for record in store.list_streams()] == ["cam", "other:cam"]
+        for name in (":cam", "Acme:cam", "a:b:cam"):
+            with pytest.raises(InvalidRecord):
+                make_record(name)
 
     def test_a_time_range_selects_the_blocks_it_overlaps(self, store: Store) -> None:
         fill(store, 6)  # block i spans i .. i + 0.75
