@@ -101,6 +101,33 @@ class StoreOptions(Section):
     hot_bytes: Annotated[int, Field(ge=0, description="0 or more")] = 0
 
 
+class EncoderOptions(Section):
+    """How one encoder shares its time among the streams pushed to it.
+
+    Args:
+        max_streams: open at once.
+        queue_frames: of one stream, waiting or not durable yet: the credits of whoever pushes it.
+        queue_bytes: the same in bytes of what is pushed.
+        step_frames: most frames of all streams in one step.
+        commit_interval_s: longest that what is encoded waits for company on its way to the store.
+        decode_threads: that turn encoded pictures into frames.
+        writers: commits under way at once, of streams of different stores.
+        torch_threads: that compute; None: torch's own choice.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    max_streams: Annotated[int, Field(ge=1, le=65536, description="1 to 65536")] = 256
+    queue_frames: Annotated[int, Field(ge=1, le=4096, description="1 to 4096")] = 32
+    queue_bytes: Annotated[int, Field(ge=1 << 20, description="1048576 or more")] = 64 << 20
+    step_frames: Annotated[int, Field(ge=1, le=65536, description="1 to 65536")] = 128
+    commit_interval_s: Annotated[float, Field(gt=0, le=60, description="above 0 and up to 60")] = 0.5
+    decode_threads: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 2
+    writers: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 4
+    torch_threads: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024, or None")] = None
+
+
 class AskOptions(Section):
     """How one question is answered.
 

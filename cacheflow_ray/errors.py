@@ -16,6 +16,13 @@
     │   └── ModelLoadError      weights, tokenizer or processor could not be loaded
     ├── JudgeFailed             the judge of open answers cannot be reached, or refuses
     ├── InvalidFeatures         NaN or infinity where the model's output should be
+    ├── ServiceError            of the service between client and engine
+    │   ├── Unauthenticated     no key, or one nobody has
+    │   ├── PermissionDenied    the key's tenant may not do this
+    │   ├── LimitExceeded       more than the service takes: streams, bytes, pixels, questions in flight
+    │   ├── DeadlinePassed      the caller has stopped waiting
+    │   ├── EncoderLost         the process that encoded the stream died: open the stream anew
+    │   └── ClusterUnavailable  an actor, its node or the server is away for now
     └── NothingToAnswer         the stream (or the time range asked for) holds no video
 
 Every message is one line that names the thing and the mend; the ids it speaks of are attributes too.
@@ -101,3 +108,31 @@ class InvalidFeatures(CacheFlowError):
 
 class NothingToAnswer(CacheFlowError):
     """No video where the question looks."""
+
+
+class ServiceError(CacheFlowError):
+    """Something between client and engine."""
+
+
+class Unauthenticated(ServiceError):
+    """No key, or one nobody has."""
+
+
+class PermissionDenied(ServiceError):
+    """The key's tenant may not do this."""
+
+
+class LimitExceeded(ServiceError):
+    """More than the service takes; `ids` holds the limit's name and value."""
+
+
+class DeadlinePassed(ServiceError):
+    """The caller has stopped waiting."""
+
+
+class EncoderLost(ServiceError):
+    """The process that encoded the stream died: open the stream anew and go on from its position."""
+
+
+class ClusterUnavailable(ServiceError):
+    """An actor, its node or the server is away for now: try again."""

@@ -15,8 +15,10 @@ import torch
 
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.errors import InvalidFeatures
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel
+from memory_store.records import Commit
 
 
 @dataclass(slots=True)
@@ -36,7 +38,12 @@ class StageTimes:
 
 
 def encode_frames(
-    model: VideoModel, feeds: Mapping[StreamEncoder, Sequence[Frame]], times: StageTimes, *, last: bool = False
+    model: VideoModel,
+    feeds: Mapping[StreamEncoder, Sequence[Frame]],
+    times: StageTimes,
+    *,
+    last: bool = False,
+    failed: dict[StreamEncoder, InvalidFeatures] | None = None,
 ) -> None:
     """Take new frames of any number of streams as far as their outboxes; nothing is committed.
 
@@ -44,9 +51,10 @@ def encode_frames(
         feeds: frames of each stream, in order.
         times: gets `vision`, `drop_and_pack` and `language_model`.
         last: these streams' sources have ended.
+        failed: is given each stream that fails, and why, while the others go on; it can only be opened anew.
 
     Raises:
-        InvalidFeatures: of one stream; units absorbed before it are in the streams' states.
+        InvalidFeatures: of one stream, without `failed`; units absorbed before it are in the streams' states.
     """
     with times.stage("drop_and_pack"):
         units = [(stream, unit) for stream, frames in feeds.items() for unit in stream.take(frames, last=last)]
@@ -56,19 +64,42 @@ def encode_frames(
     with times.stage("drop_and_pack"):
         features = iter(seen)
         for stream, unit in units:
-            stream.absorb(unit, None if unit.still else next(features))
-    encode_ready(model, list(feeds), times)
+            own = None if unit.still else next(features)
+            with _failing_alone(stream, failed):
+                stream.absorb(unit, own)
+    encode_ready(model, list(feeds), times, failed)
 
 
-def encode_ready(model: VideoModel, streams: Sequence[StreamEncoder], times: StageTimes) -> None:
+def encode_ready(
+    model: VideoModel,
+    streams: Sequence[StreamEncoder],
+    times: StageTimes,
+    failed: dict[StreamEncoder, InvalidFeatures] | None = None,
+) -> None:
     """Run the language model over every full block of the streams, oldest first, all streams in each call."""
-    while segments := {stream: segment for stream in streams if (segment := stream.segment()) is not None}:
+    while segments := {
+        stream: segment
+        for stream in streams
+        if stream not in (failed or ()) and (segment := stream.segment()) is not None
+    }:
         with times.stage("language_model"):
             encoded = model.encoder.encode(list(segments.values()))
             _settle(model)
         with times.stage("summarise"):
             for stream, kv in zip(segments, encoded, strict=True):
-                stream.keep(kv)
+                with _failing_alone(stream, failed):
+                    stream.keep(kv)
+
+
+@contextmanager
+def _failing_alone(stream: StreamEncoder, failed: dict[StreamEncoder, InvalidFeatures] | None) -> Iterator[None]:
+    """The first failure of a stream goes to `failed`, where there is one."""
+    try:
+        yield
+    except InvalidFeatures as error:
+        if failed is None:
+            raise
+        failed.setdefault(stream, error)
 
 
 def _settle(model: VideoModel) -> None:
@@ -81,3 +112,12 @@ def commit(store: BlockStore, streams: Sequence[StreamEncoder], times: StageTime
     """Make everything encoded so far durable, all streams in one transaction."""
     with times.stage("store"):
         store.commit([stream.commit() for stream in streams])
+
+
+def commit_apart(store: BlockStore, commits: Sequence[Commit]) -> list[Exception | None]:
+    """Commit together; what is refused for the fault of one is committed one by one. Returns what each failed with."""
+    try:
+        store.commit(commits)
+        return [None] * len(commits)
+    except Exception as error:
+        return [error] if len(commits) == 1 else [commit_apart(store, [own])[0] for own in commits]

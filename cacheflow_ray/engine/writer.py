@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from itertools import islice
-from time import time
 
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
+from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 from cacheflow_ray.engine.opened import Backend
-from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models.family import VISION_BATCH
-from memory_store.errors import StreamNotFound
-from memory_store.records import StreamRecord
 
 
 class StreamWriter:
@@ -38,7 +34,8 @@ class StreamWriter:
         self, backend: Backend, stream: str, *, settings: StreamSettings | None = None, source_identity: str = ""
     ) -> None:
         self._backend, self._times = backend, StageTimes()
-        spec = _spec(backend, stream, settings, source_identity)
+        wanted = WantedStream(stream_id=stream, settings=settings, source_identity=source_identity)
+        spec = ensure_stream(backend, wanted)
         self._encoder = StreamEncoder(backend, stream, spec)
 
     @property
@@ -65,23 +62,3 @@ class StreamWriter:
         encode_frames(self._backend.model, {self._encoder: ()}, self._times, last=True)
         self._encoder.finish()
         commit(self._backend.store, [self._encoder], self._times)
-
-
-def _spec(backend: Backend, stream: str, given: StreamSettings | None, source_identity: str) -> StreamSpec:
-    """Of the stream, which exists afterwards."""
-    stored: StreamSpec | None = None
-    settings = backend.model.recommended.stream_settings(given)
-    with suppress(StreamNotFound):
-        record = backend.store.get_stream(stream)
-        check_fingerprint(record, backend.model)
-        stored = StreamSpec.of(record)
-        settings = stored.continued_by(given or StreamSettings())
-    wanted = StreamSpec.resolve(settings, backend.model, source_identity)
-    if stored is not None:
-        wanted.check_continues(stored, stream)
-        return stored
-    record = StreamRecord(
-        stream_id=stream, fingerprint=backend.model.fingerprint, settings=wanted.as_settings(), created_s=time()
-    )
-    backend.store.create_stream(record)
-    return wanted

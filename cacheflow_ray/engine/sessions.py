@@ -1,0 +1,201 @@
+"""One stream being pushed: what waits, what is encoded and not durable yet, and who waits for it to be."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from cacheflow_ray.engine.stream import StreamEncoder
+from cacheflow_ray.media import Frame
+
+
+class Overload(StrEnum):
+    """What happens to frames that come faster than they can be encoded.
+
+    BLOCK: whoever pushes waits. DROP_OLDEST: the oldest waiting frames are left out. LOWER_FPS: every second waiting
+    frame is left out.
+    """
+
+    BLOCK = "block"
+    DROP_OLDEST = "drop_oldest"
+    LOWER_FPS = "lower_fps"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Position:
+    """How far a stream has come, durably. Frames before `next_seq` are in, or were left out.
+
+    Args:
+        frames, tokens_seen, tokens_kept, duplicates, out_of_order, blocks, tail_tokens: of the stream.
+        shed: frames the overload policy left out since the session was opened.
+        complete: no more is taken.
+    """
+
+    next_seq: int
+    frames: int = 0
+    tokens_seen: int = 0
+    tokens_kept: int = 0
+    duplicates: int = 0
+    out_of_order: int = 0
+    blocks: int = 0
+    tail_tokens: int = 0
+    shed: int = 0
+    complete: bool = False
+
+
+def position_of(encoder: StreamEncoder, shed: int = 0) -> Position:
+    """Of the state the encoder has committed, or is about to."""
+    state = encoder.state
+    counters = state.counters
+    return Position(
+        next_seq=state.next_seq,
+        frames=counters.frames,
+        tokens_seen=counters.tokens_seen,
+        tokens_kept=counters.tokens_kept,
+        duplicates=counters.duplicates,
+        out_of_order=counters.out_of_order,
+        blocks=encoder.num_blocks,
+        tail_tokens=len(state.tail),
+        shed=shed,
+        complete=state.complete,
+    )
+
+
+@dataclass(slots=True, eq=False)
+class Push:
+    """One call's frames: `done` is resolved when none of them is left that is neither durable nor left out."""
+
+    left: int
+    done: Future[Position] = field(default_factory=Future)
+
+
+@dataclass(slots=True, eq=False)
+class Item:
+    """A waiting frame. `make` gives its picture, decoding it where need be; `start` has that done ahead."""
+
+    make: Callable[[], Frame]
+    push: Push
+    made: Future[Frame] | None = None
+
+    def start(self, workers: Executor) -> Future[Frame]:
+        """Raises nothing: what decoding raises, the future does."""
+        if self.made is None:
+            self.made = workers.submit(self.make)
+        return self.made
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """How a session ends once its frames are encoded: for good, or so that it can be gone on with."""
+
+    final: bool
+    warning: str | None = None
+    complete: bool = True
+    done: Future[Position] = field(default_factory=Future)
+
+
+class Session:
+    """One owner's hold on a stream; its pool locks around every method.
+
+    Attributes:
+        queue: frames not yet taken by a step. taken: frames encoded, not durable.
+        error: why it takes nothing any more. writing: a commit of it is under way.
+    """
+
+    def __init__(self, encoder: StreamEncoder, epoch: int, overload: Overload, room: int) -> None:
+        self.encoder, self.epoch = encoder, epoch
+        self._overload, self._room = overload, room
+        self.position = position_of(encoder)
+        self.queue, self.taken = deque[Item](), list[Item]()
+        self.end: End | None = None
+        self.ended = False
+        self.shed = 0
+        self.writing = False
+        self.error: Exception | None = None
+
+    @property
+    def dirty(self) -> bool:
+        """Whether something is encoded and not on its way to the store."""
+        return bool(self.taken) or self.ended
+
+    def add(self, items: list[Item]) -> list[Push]:
+        """Let frames wait, and leave out what is too many; returns pushes of which nothing waits any more."""
+        self.queue.extend(items)
+        left_out: list[Item] = []
+        if self._overload is Overload.DROP_OLDEST:
+            left_out = [self.queue.popleft() for _ in range(len(self.queue) - self._room)]
+        elif self._overload is Overload.LOWER_FPS and len(self.queue) > self._room:
+            waiting = list(self.queue)
+            left_out, self.queue = waiting[::2], deque(waiting[1::2])
+        self.shed += len(left_out)
+        return settle(left_out)
+
+    def start_writing(self) -> Writing:
+        """What the encoder has just given as a commit."""
+        position = position_of(self.encoder, self.shed)
+        end = self.end if self.ended else None
+        writing = Writing(session=self, position=position, items=self.taken, end=end)
+        self.taken, self.ended, self.writing = [], False, True
+        return writing
+
+    def fail(self, error: Exception) -> list[Future[Position]]:
+        """Take nothing any more; returns what is to be told of the error."""
+        if self.error is not None:
+            return []
+        self.error = error
+        items = [*self.queue, *self.taken]
+        self.queue.clear()
+        self.taken = []
+        pushes = {id(item.push): item.push.done for item in items}
+        return [*pushes.values(), *([self.end.done] if self.end else [])]
+
+
+def settle(items: list[Item]) -> list[Push]:
+    """Count frames as done; returns the pushes that are."""
+    pushes = []
+    for item in items:
+        item.push.left -= 1
+        if not item.push.left:
+            pushes.append(item.push)
+    return pushes
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Writing:
+    """A stream's part of a commit under way: the position it makes durable, and who waits for that."""
+
+    session: Session
+    position: Position
+    items: list[Item]
+    end: End | None
+
+    def succeed(self) -> bool:
+        """Tell them; whether the session has come to its end."""
+        self.session.position = self.position
+        for push in settle(self.items):
+            resolve(push.done, self.position)
+        if self.end is not None:
+            resolve(self.end.done, self.position)
+        return self.end is not None
+
+    def fail(self, error: Exception) -> None:
+        """Tell them."""
+        for item in self.items:
+            refuse(item.push.done, error)
+        if self.end is not None:
+            refuse(self.end.done, error)
+
+
+def resolve(future: Future[Position], position: Position) -> None:
+    """Unless it has been told already."""
+    if not future.done():
+        future.set_result(position)
+
+
+def refuse(future: Future[Position], error: Exception) -> None:
+    """Unless it has been told already."""
+    if not future.done():
+        future.set_exception(error)
