@@ -33,6 +33,8 @@ BlockSize = Annotated[int | None, Field(ge=1, le=65536, description="1 to 65536,
 WindowBlocks = Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")]
 Reference = Literal["previous", "last_kept"]
 KvCodec = Literal["native", "fp8", "int8"]
+Port = Annotated[int, Field(ge=0, le=65535, description="0 to 65535")]
+Count = Annotated[int, Field(ge=1, description="1 or more")]
 MergeRule = Literal["consensus", "rrf", "interleave", "last", "first"]
 
 
@@ -128,6 +130,32 @@ class EncoderOptions(Section):
     torch_threads: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024, or None")] = None
 
 
+class TopologyOptions(Section):
+    """How many actors of each kind there are, and what they need of their nodes.
+
+    Args:
+        encoders, answerers: can be changed later.
+        stores: data folders, each with one writer; fixed when the first is made.
+        gpus_per_encoder, gpus_per_answerer: may be fractions, so that several share one.
+        store_label: name of a node label: store i lives on the node whose label of that name is i. None: all live on
+            the node where the cluster was started.
+        namespace: of the actors' names in the Ray cluster.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    encoders: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 1
+    answerers: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 1
+    stores: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 1
+    gpus_per_encoder: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
+    gpus_per_answerer: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
+    store_label: Annotated[str | None, Field(min_length=1, description="a label's name, or None")] = None
+    namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="letters, digits, '_' and '-'")] = (
+        "cacheflow"
+    )
+
+
 class AskOptions(Section):
     """How one question is answered.
 
@@ -213,6 +241,78 @@ class ModelOptions(Section):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
+
+
+class TlsOptions(Section):
+    """Certificates, as PEM files.
+
+    Args:
+        cert, key: the server's chain and private key.
+        client_ca: who signed the clients' certificates; given, a client without one is refused (mTLS).
+
+    Raises:
+        InvalidConfig: an unknown key, or a value that is no path.
+    """
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+class ServiceLimits(Section):
+    """How much the service takes. What is more ends its call with RESOURCE_EXHAUSTED, naming the limit.
+
+    Args:
+        max_message_bytes: one message of a client.
+        max_frame_bytes, max_pixels: one picture, as sent and as decoded (default: 8K video).
+        max_streams: of a tenant; None: as many as there is room for.
+        max_ingests: streams pushed through one gateway at a time.
+        max_questions, max_tenant_questions: asked or searched at a time through one gateway, in all and by a tenant.
+        max_streams_per_question: one question or search looks into.
+        max_calls: of any kind at a time.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    max_message_bytes: Annotated[int, Field(ge=1 << 16, lt=1 << 31, description="65536 to 2147483647")] = 16 << 20
+    max_frame_bytes: Count = 8 << 20
+    max_pixels: Count = 7680 * 4320
+    max_streams: Annotated[int | None, Field(ge=1, description="1 or more, or None")] = None
+    max_ingests: Count = 256
+    max_questions: Count = 64
+    max_tenant_questions: Count = 16
+    max_streams_per_question: Annotated[int, Field(ge=1, le=64, description="1 to 64")] = 16
+    max_calls: Count = 1024
+
+
+class ServiceOptions(Section):
+    """How a gateway serves.
+
+    Args:
+        host, port: where it listens; port 0 is any free one.
+        metrics_port: for Prometheus, at `metrics_host`; 0 is any free one, None: nowhere.
+        tls: None: in the clear, for a trusted network only.
+        keys: TOML file of tenants and their API keys (`service.keys`); None: whoever connects is trusted.
+        limits: what is refused.
+        drain_grace_s: calls under way get so long to end when the gateway closes.
+        keepalive_s: a connection without traffic is probed so often, and given up when it stays silent as long again.
+        log_json: a call's log line is a JSON object.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    host: Annotated[str, Field(min_length=1, description="a name or address")] = "127.0.0.1"
+    port: Port = 50051
+    metrics_host: Annotated[str, Field(min_length=1, description="a name or address")] = "127.0.0.1"
+    metrics_port: Annotated[int | None, Field(ge=0, le=65535, description="0 to 65535, or None")] = None
+    tls: TlsOptions | None = None
+    keys: Path | None = None
+    limits: ServiceLimits = ServiceLimits()
+    drain_grace_s: Annotated[float, Field(ge=0, le=3600, description="0 to 3600")] = 30.0
+    keepalive_s: Annotated[float, Field(ge=1, le=3600, description="1 to 3600")] = 30.0
+    log_json: bool = False
 
 
 class Defaults(BaseSettings):

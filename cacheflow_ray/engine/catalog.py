@@ -12,6 +12,7 @@ import torch
 from cacheflow_ray.engine.ingesting import Source
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import BlockView, StreamInfo
+from cacheflow_ray.engine.sessions import Position, position_at
 from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.errors import UsageError
 from memory_store.records import StreamRecord
@@ -56,6 +57,14 @@ def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
         grid=state.grid if state else (0, 0),
         frames_per_unit=state.frames_per_unit if state else 1,
     )
+
+
+def stream_position(store: BlockStore, stream_id: str) -> Position:
+    """How far a stream has come. Raises: StreamNotFound."""
+    stored = store.load_state(stream_id)
+    if stored is None or not stored.payload:
+        return Position(next_seq=0)
+    return position_at(EncoderState.from_bytes(stored.payload, torch.device("cpu")), stored.num_blocks)
 
 
 def block_views(store: BlockStore, stream_id: str) -> list[BlockView]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from time import perf_counter, time
 from typing import BinaryIO
@@ -13,8 +13,8 @@ from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import IngestProgress, IngestReport
+from cacheflow_ray.engine.resuming import frames_after, is_complete
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
-from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
 from cacheflow_ray.models.family import VISION_BATCH
@@ -115,7 +115,7 @@ def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:
     if opened.record is not None:
         backend.store.create_stream(opened.record)
     encoder = StreamEncoder(backend, opened.job.stream, opened.spec)
-    frames = prefetch(_from(opened, encoder.state))
+    frames = prefetch(frames_after(opened.source, opened.spec, encoder.state))
     stack.callback(frames.close)
     return _Feed(
         job=opened.job, source=opened.source, frames=frames, encoder=encoder, started=perf_counter(),
@@ -133,20 +133,6 @@ def _record(backend: Backend, job: IngestJob, spec: StreamSpec) -> StreamRecord:
     )
 
 
-def _from(opened: _Opened, state: EncoderState) -> Iterator[Frame]:
-    """The source's frames the stream does not have yet.
-
-    A file is read again up to them. A camera has no past: its new frames follow the last one it gave, a sampling
-    interval later, for a stream's time is the time that was watched.
-    """
-    source, seq = opened.source, state.next_seq
-    if not source.info.is_live or not seq:
-        return (frame for frame in source if frame.seq >= seq)
-    last_s = state.pending[-1].timestamp_s if state.pending else state.last_timestamp_s or 0.0
-    after_s = last_s + 1 / (opened.spec.fps or source.info.avg_fps or 1.0)
-    return (replace(frame, seq=frame.seq + seq, timestamp_s=frame.timestamp_s + after_s) for frame in source)
-
-
 def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Watcher | None) -> None:
     # One vision batch of each stream, however fast the machine: steps composed alike give the same KV to the bit.
     committed, share = perf_counter(), VISION_BATCH * backend.model.vision.frames_per_unit
@@ -157,18 +143,13 @@ def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Wat
         ended = [feed for feed in running if feed.ended]
         encode_frames(backend.model, {feed.encoder: () for feed in ended}, times, last=True)
         for feed in ended:
-            feed.encoder.finish(feed.source.report.warning, complete=_is_complete(feed.source))
+            feed.encoder.finish(feed.source.report.warning, complete=is_complete(feed.source))
         if ended or any(feed.encoder.has_blocks for feed in running) or perf_counter() - committed > COMMIT_INTERVAL_S:
             commit(backend.store, [feed.encoder for feed in running], times)
             committed = perf_counter()
         if watch is not None:
             for feed in running:
                 watch(_progress(feed))
-
-
-def _is_complete(source: FrameSource) -> bool:
-    """Whether there is nothing to come: a camera may always go on, a download that broke off can be tried again."""
-    return not source.info.is_live and not (source.info.is_address and source.report.reason)
 
 
 def _take(feed: _Feed, share: int) -> list[Frame]:

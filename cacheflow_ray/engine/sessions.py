@@ -8,6 +8,7 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame
 
@@ -46,9 +47,8 @@ class Position:
     complete: bool = False
 
 
-def position_of(encoder: StreamEncoder, shed: int = 0) -> Position:
-    """Of the state the encoder has committed, or is about to."""
-    state = encoder.state
+def position_at(state: EncoderState, num_blocks: int, shed: int = 0) -> Position:
+    """Of a state that is durable, or about to be."""
     counters = state.counters
     return Position(
         next_seq=state.next_seq,
@@ -57,7 +57,7 @@ def position_of(encoder: StreamEncoder, shed: int = 0) -> Position:
         tokens_kept=counters.tokens_kept,
         duplicates=counters.duplicates,
         out_of_order=counters.out_of_order,
-        blocks=encoder.num_blocks,
+        blocks=num_blocks,
         tail_tokens=len(state.tail),
         shed=shed,
         complete=state.complete,
@@ -108,7 +108,7 @@ class Session:
     def __init__(self, encoder: StreamEncoder, epoch: int, overload: Overload, room: int) -> None:
         self.encoder, self.epoch = encoder, epoch
         self._overload, self._room = overload, room
-        self.position = position_of(encoder)
+        self.position = position_at(encoder.state, encoder.num_blocks)
         self.queue, self.taken = deque[Item](), list[Item]()
         self.end: End | None = None
         self.ended = False
@@ -135,7 +135,7 @@ class Session:
 
     def start_writing(self) -> Writing:
         """What the encoder has just given as a commit."""
-        position = position_of(self.encoder, self.shed)
+        position = position_at(self.encoder.state, self.encoder.num_blocks, self.shed)
         end = self.end if self.ended else None
         writing = Writing(session=self, position=position, items=self.taken, end=end)
         self.taken, self.ended, self.writing = [], False, True

@@ -7,6 +7,7 @@ where a stream should end; `thumbnails` and `write` go the other way.
 """
 
 from cacheflow_ray.media.frames import MAX_PIXELS, DecodeReport, Frame, SourceInfo
+from cacheflow_ray.media.images import load_image
 from cacheflow_ray.media.prefetch import prefetch
 from cacheflow_ray.media.source import FrameSource, open_source
 from cacheflow_ray.media.thumbnails import thumbnail
@@ -19,6 +20,7 @@ __all__ = [
     "Frame",
     "FrameSource",
     "SourceInfo",
+    "load_image",
     "open_source",
     "prefetch",
     "thumbnail",

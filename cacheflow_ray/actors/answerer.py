@@ -1,0 +1,176 @@
+"""The actor that answers questions: a model, and the stores to read from. It remembers nothing of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import ray
+import torch
+
+from cacheflow_ray.actors.api import Answered, AskCall, Moment
+from cacheflow_ray.actors.metrics import AnswererMetrics, resident_bytes
+from cacheflow_ray.actors.remote_store import RemoteStore
+from cacheflow_ray.actors.setup import Setup
+from cacheflow_ray.config import AskOptions
+from cacheflow_ray.engine import Evidence, VideoMemory
+from cacheflow_ray.engine.several import best_stream, search_all
+from cacheflow_ray.engine.state import EncoderState
+from cacheflow_ray.errors import ClusterUnavailable, DeadlinePassed, LimitExceeded
+from cacheflow_ray.models import load_model
+from memory_store.errors import StoreError
+
+#: Of an answer that nobody asks to go on with.
+_ABANDONED_S = 30.0
+_LOOK_EVERY_S = 0.02
+
+#: Pieces of text, and the end where it has come.
+Some = tuple[list[str], Answered | None]
+
+
+class Answerer:
+    """Questions are asked by an id of the caller's, and fetched from piece by piece."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+        if setup.encoder_options.torch_threads is not None:
+            torch.set_num_threads(setup.encoder_options.torch_threads)
+        self._store = RemoteStore(setup)
+        self._memory = VideoMemory(self._store, load_model(setup.model, setup.model_options))
+        self._metrics = AnswererMetrics()
+        self._threads = ThreadPoolExecutor(setup.max_answers, thread_name_prefix="answer")
+        self._answers: dict[str, _Answering] = {}
+
+    async def ask(self, question_id: str, call: AskCall) -> Some:
+        """Begin to answer; returns the first pieces. Raises: as `VideoMemory.ask`; DeadlinePassed, LimitExceeded."""
+        self._sweep()
+        if len(self._answers) >= 8 * self._setup.max_answers:
+            raise LimitExceeded("too many questions wait here: try again, or add answerers", limit="max_answers")
+        answering = _Answering(asyncio.get_running_loop(), call)
+        self._answers[question_id] = answering
+        self._threads.submit(self._answer, answering)
+        return await self.more(question_id)
+
+    async def more(self, question_id: str) -> Some:
+        """What has come since; waits until there is something."""
+        answering = self._answers.get(question_id)
+        if answering is None:
+            raise ClusterUnavailable("the answer was given up: ask again", question_id=question_id)
+        try:
+            pieces, last = await answering.take()
+        except BaseException:
+            self._answers.pop(question_id, None)
+            raise
+        if last is not None:
+            self._answers.pop(question_id, None)
+        return pieces, last
+
+    async def cancel(self, question_id: str) -> None:
+        """Stop within a token. Cancelling what is done does nothing."""
+        answering = self._answers.pop(question_id, None)
+        if answering is not None:
+            answering.stopped = True
+
+    async def search(
+        self, streams: Sequence[str], text: str, options: AskOptions, thumbnails: bool
+    ) -> tuple[Moment, ...]:
+        """Moments of the streams, best first."""
+        return await asyncio.to_thread(self._search, streams, text, options, thumbnails)
+
+    def _search(self, streams: Sequence[str], text: str, options: AskOptions, thumbnails: bool) -> tuple[Moment, ...]:
+        found = search_all(self._memory, streams, text, options)
+        return tuple(self._moment(stream, evidence, thumbnails) for stream, evidence in found)
+
+    async def status(self) -> tuple[int, int, str, str]:
+        """Process, resident bytes, node, and metrics as Prometheus text."""
+        node = ray.get_runtime_context().get_node_id()
+        return os.getpid(), resident_bytes(), node, self._metrics.text(len(self._answers))
+
+    def _answer(self, answering: _Answering) -> None:
+        try:
+            answering.put(self._run(answering))
+        except BaseException as error:
+            answering.put(error)
+
+    def _run(self, answering: _Answering) -> Answered:
+        call = answering.call
+        answering.check()
+        if call.after_seq is not None:
+            self._wait_for(answering, call.streams[0], call.after_seq)
+        stream = best_stream(self._memory, call.streams, call.question, call.options)
+        answer = self._memory.ask(stream, call.question, options=call.options)
+        try:
+            for piece in answer:
+                answering.check()
+                answering.put(piece)
+        finally:
+            answer.close()
+        result = answer.result
+        self._metrics.answered(result)
+        moments = tuple(self._moment(stream, evidence, call.thumbnails) for evidence in result.evidence)
+        return Answered(stream_id=stream, result=result, moments=moments)
+
+    def _wait_for(self, answering: _Answering, stream: str, seq: int) -> None:
+        """Until every frame before `seq` is durable."""
+        while True:
+            stored = self._store.load_state(stream)
+            payload = stored.payload if stored else b""
+            if payload and EncoderState.from_bytes(payload, torch.device("cpu")).next_seq >= seq:
+                return
+            answering.check()
+            time.sleep(_LOOK_EVERY_S)
+
+    def _moment(self, stream: str, evidence: Evidence, thumbnails: bool) -> Moment:
+        picture: bytes | None = None
+        if thumbnails:
+            middle = evidence.block_idxs[len(evidence.block_idxs) // 2]
+            with suppress(StoreError):  # let go meanwhile
+                picture = self._memory.thumbnails(stream, [middle])[0]
+        return Moment(stream_id=stream, evidence=evidence, thumbnail=picture or b"")
+
+    def _sweep(self) -> None:
+        now = time.monotonic()
+        for question_id, answering in list(self._answers.items()):
+            if now - answering.taken_at > _ABANDONED_S:
+                answering.stopped = True
+                del self._answers[question_id]
+
+
+class _Answering:
+    """One answer between the thread that makes it and the calls that fetch it."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, call: AskCall) -> None:
+        self.call, self.stopped, self.taken_at = call, False, time.monotonic()
+        self._loop = loop
+        self._come: asyncio.Queue[str | Answered | BaseException] = asyncio.Queue()
+
+    def check(self) -> None:
+        """Raises: DeadlinePassed, or ClusterUnavailable when nobody wants it any more."""
+        if self.stopped:
+            raise ClusterUnavailable("the answer was given up: ask again")
+        if self.call.deadline_s is not None and time.time() > self.call.deadline_s:
+            raise DeadlinePassed("the answer was not ready in time: allow it longer, or lower max_new_tokens")
+
+    def put(self, what: str | Answered | BaseException) -> None:
+        self._loop.call_soon_threadsafe(self._come.put_nowait, what)
+
+    async def take(self) -> Some:
+        """All that has come, at least one thing. Raises what ended it, once the pieces before are fetched."""
+        self.taken_at = time.monotonic()
+        pieces: list[str] = []
+        what = await self._come.get()
+        while isinstance(what, str):
+            pieces.append(what)
+            if self._come.empty():
+                return pieces, None
+            what = self._come.get_nowait()
+        if isinstance(what, BaseException):
+            if pieces:
+                self._come.put_nowait(what)
+                return pieces, None
+            raise what
+        return pieces, what

@@ -1,0 +1,120 @@
+"""All actors from one configuration, in one place: `start`, and the `Topology` it gives back."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from cacheflow_ray.actors.api import ClusterPort
+from cacheflow_ray.actors.director import Director
+from cacheflow_ray.actors.errors import got
+from cacheflow_ray.actors.host import Host, Server
+from cacheflow_ray.actors.setup import DIRECTOR, Setup, StorePlace
+from cacheflow_ray.actors.spawning import spawn, spawn_store
+from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
+
+GATEWAY = "gateway"
+
+_START_S = 300.0
+_STOP_S = 120.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterOptions:
+    """What to start, and where.
+
+    Args:
+        data: folder of the store on its node; with several stores, of their folders.
+        ray_address: of a running Ray cluster; None: a Ray of this machine's own, which ends with this process.
+        source_root: files below it may be read as sources; None: only addresses.
+    """
+
+    data: Path
+    model: str = DEFAULT_MODEL
+    model_options: ModelOptions = field(default_factory=ModelOptions)
+    store: StoreOptions = field(default_factory=StoreOptions)
+    encoder: EncoderOptions = field(default_factory=EncoderOptions)
+    topology: TopologyOptions = field(default_factory=TopologyOptions)
+    ray_address: str | None = None
+    source_root: Path | None = None
+
+    def setup(self) -> Setup:
+        """What every actor is told."""
+        data, count = self.data.absolute(), self.topology.stores
+        folders = [data] if count == 1 else [data / f"store-{number:04d}" for number in range(count)]
+        return Setup(
+            namespace=self.topology.namespace,
+            model=self.model,
+            model_options=self.model_options,
+            store_options=self.store,
+            encoder_options=self.encoder,
+            stores=tuple(StorePlace(name=f"store-{at}", folder=folder) for at, folder in enumerate(folders)),
+            source_root=self.source_root.absolute() if self.source_root else None,
+        )
+
+
+class Topology:
+    """A running cluster, from the process that started it (or joined one that ran)."""
+
+    def __init__(self, setup: Setup) -> None:
+        self._setup = setup
+
+    def serve(self, make: Callable[[ClusterPort], Server], name: str = GATEWAY, node_id: str | None = None) -> int:
+        """Have an actor host what `make` makes; returns its port. Raises: what making it raised."""
+        host = spawn(Host, name, self._setup.namespace, self._setup, make, max_concurrency=8)
+        return int(got(host.port.remote(), name, _START_S))
+
+    def drain(self, grace_s: float, name: str = GATEWAY) -> None:
+        """Have a gateway finish what is under way, and let it go."""
+        host = ray.get_actor(name, self._setup.namespace)
+        got(host.drain.remote(grace_s), name, grace_s + _STOP_S)
+        ray.kill(host)
+
+    def stop(self) -> None:
+        """Drain the encoders and let every actor go; all that was acknowledged is in the stores."""
+        director = ray.get_actor(DIRECTOR, self._setup.namespace)
+        got(director.stop.remote(), DIRECTOR, _STOP_S)
+        for name in (DIRECTOR, *[place.name for place in self._setup.stores]):
+            with contextlib.suppress(ValueError):
+                ray.kill(ray.get_actor(name, self._setup.namespace))
+
+
+def start(options: ClusterOptions) -> Topology:
+    """Start (or join) what the options say, and wait until all of it answers.
+
+    Raises:
+        what an actor raised as it was made: ModelLoadError, StoreLocked, ...; ClusterUnavailable.
+    """
+    connect(options.ray_address, options.topology.namespace)
+    setup = options.setup()
+    here = ray.get_runtime_context().get_node_id()
+    stores = [spawn_store(setup, options.topology, at, here) for at in range(options.topology.stores)]
+    for place, store in zip(setup.stores, stores, strict=True):
+        _made(store.node.remote(), place.name)
+    director = spawn(Director, DIRECTOR, setup.namespace, setup, options.topology)
+    encoders, answerers, _ = _made(director.names.remote(), DIRECTOR)
+    for name in (*encoders, *answerers):
+        _made(ray.get_actor(name, setup.namespace).status.remote(), name)
+    return Topology(setup)
+
+
+def connect(address: str | None, namespace: str) -> None:
+    """Join the Ray cluster at `address`, or start one of this machine's own; once per process."""
+    if not ray.is_initialized():
+        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local)
+
+
+def disconnect() -> None:
+    """Leave Ray; one of this machine's own ends."""
+    ray.shutdown()
+
+
+def _made(reference: Any, name: str) -> Any:
+    return got(reference, name, _START_S)
