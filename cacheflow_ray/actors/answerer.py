@@ -13,7 +13,8 @@ import ray
 import torch
 
 from cacheflow_ray.actors.api import Answered, AskCall, Moment
-from cacheflow_ray.actors.metrics import AnswererMetrics, resident_bytes
+from cacheflow_ray.actors.metrics import AnswererMetrics
+from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.config import AskOptions

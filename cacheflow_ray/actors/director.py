@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import threading
 import time
 from collections import Counter
@@ -13,6 +14,7 @@ import ray
 import torch
 
 from cacheflow_ray.actors.errors import asked
+from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.actors.spawning import answerer_name, encoder_name, spawn_answerer, spawn_encoder
@@ -101,6 +103,10 @@ class Director:
         for actor in idle:
             ray.kill(actor)
         return counts
+
+    async def status(self) -> tuple[int, int, str, str]:
+        """Process, resident bytes and node; it has no metrics."""
+        return os.getpid(), resident_bytes(), ray.get_runtime_context().get_node_id(), ""
 
     async def stop(self) -> None:
         """Drain every encoder, and let all go."""

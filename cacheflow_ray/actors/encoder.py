@@ -15,7 +15,8 @@ import ray
 import torch
 
 from cacheflow_ray.actors.api import FramePayload, NewStream, PayloadKind
-from cacheflow_ray.actors.metrics import EncoderMetrics, resident_bytes
+from cacheflow_ray.actors.metrics import EncoderMetrics
+from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.engine.creating import WantedStream, ensure_stream

@@ -12,7 +12,7 @@ import ray
 
 from cacheflow_ray.actors.api import ClusterPort
 from cacheflow_ray.actors.cluster import Cluster
-from cacheflow_ray.actors.metrics import resident_bytes
+from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.setup import Setup
 
 

@@ -8,15 +8,14 @@ process_*             memory, CPU time, open files
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
+from cacheflow_ray.actors.process import process_registry
 from cacheflow_ray.engine.pool import StepReport
 from cacheflow_ray.engine.reports import AnswerResult
 from cacheflow_ray.engine.sessions import Position
-from memory_store.hot import HotStats
-from memory_store.upkeep import StoreStats
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -26,7 +25,7 @@ class EncoderMetrics:
     """Of one encoder."""
 
     def __init__(self) -> None:
-        self._registry = _registry()
+        self._registry = process_registry()
         name = "cacheflow_encoder_"
         self._frames = Counter(name + "frames", "Frames encoded.", registry=self._registry)
         self._tokens_seen = Gauge(name + "tokens_seen", "Tokens of the open streams.", registry=self._registry)
@@ -71,7 +70,7 @@ class AnswererMetrics:
     """Of one answerer."""
 
     def __init__(self) -> None:
-        self._registry = _registry()
+        self._registry = process_registry()
         name = "cacheflow_answerer_"
         self._answers = Counter(name + "answers", "Answers finished.", registry=self._registry)
         self._stage = Histogram(
@@ -94,44 +93,3 @@ class AnswererMetrics:
         """All of it now."""
         self._under_way.set(under_way)
         return generate_latest(self._registry).decode()
-
-
-def store_metrics(stats: StoreStats, hot: HotStats) -> str:
-    """Of one store."""
-    values = {
-        "streams": (stats.streams, "Streams kept."),
-        "blocks": (stats.blocks, "Blocks kept."),
-        "tokens": (stats.tokens, "Tokens kept."),
-        "absent_blocks": (stats.absent, "Blocks kept without their KV."),
-        "live_bytes": (stats.live_bytes, "Bytes of what is kept."),
-        "file_bytes": (stats.file_bytes, "Bytes of the data files."),
-        "transactions": (stats.transactions, "Transactions committed."),
-        "hot_hits": (hot.hits, "Blocks found in the hot tier."),
-        "hot_misses": (hot.misses, "Blocks not found in it."),
-        "hot_bytes": (hot.num_bytes, "Bytes of the hot tier."),
-    }
-    return _gauges(("cacheflow_store_" + name, value, about) for name, (value, about) in values.items())
-
-
-def process_metrics() -> str:
-    """Of this process."""
-    return generate_latest(_registry()).decode()
-
-
-def _gauges(values: Iterable[tuple[str, float, str]]) -> str:
-    registry = CollectorRegistry()
-    for name, value, about in values:
-        Gauge(name, about, registry=registry).set(value)
-    return generate_latest(registry).decode()
-
-
-def _registry() -> CollectorRegistry:
-    registry = CollectorRegistry()
-    ProcessCollector(registry=registry)
-    return registry
-
-
-def resident_bytes() -> int:
-    """Of this process."""
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * 4096

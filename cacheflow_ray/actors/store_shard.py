@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import ray
 
-from cacheflow_ray.actors.metrics import process_metrics, resident_bytes, store_metrics
+from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.setup import StorePlace
+from cacheflow_ray.actors.store_metrics import store_metrics
 from cacheflow_ray.config import StoreOptions
 from memory_store import Durability, Store, StoreLocked
 from memory_store.records import Array, Retention
@@ -62,7 +63,7 @@ class StoreShard:
 
     def status(self) -> tuple[int, int, str, str]:
         """Process, resident bytes, node, and metrics as Prometheus text."""
-        text = process_metrics() + store_metrics(self._store.upkeep.stats(), self._store.hot_stats())
+        text = store_metrics(self._store.upkeep.stats(), self._store.hot_stats())
         return os.getpid(), resident_bytes(), self.node(), text
 
 
