@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test test-slow check format
+.PHONY: help venv demo test test-slow check format proto
 
 help:  ## this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-16s %s\n", $$1, $$2}'
@@ -39,3 +39,6 @@ check: $(STAMP)  ## ruff, mypy --strict, the import table
 format: $(STAMP)  ## let ruff sort imports and lay out the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+proto: $(STAMP)  ## generate cacheflow_ray/service/v1 from proto/ (ACCEPT=--accept records what is new)
+	$(BIN)/python proto/generate.py $(ACCEPT)

@@ -8,7 +8,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ModelWrapValidatorHandler,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cacheflow_ray.errors import InvalidConfig
@@ -324,6 +332,8 @@ class Defaults(BaseSettings):
         data: folder of the store.
         model: 'bundled:<name>', 'random:<preset>', a name on the Hugging Face hub, or a local folder.
         device, dtype, attention: as in `ModelOptions`.
+        server: HOST:PORT of a service, used instead of `data`; None: there is none.
+        api_key: for that service.
     """
 
     model_config = SettingsConfigDict(frozen=True, env_prefix="CACHEFLOW_", extra="ignore", env_ignore_empty=True)
@@ -333,6 +343,8 @@ class Defaults(BaseSettings):
     device: Device = "auto"
     dtype: Dtype = "auto"
     attention: Attention = "sdpa"
+    server: str | None = None
+    api_key: SecretStr | None = None
 
     @classmethod
     def from_environment(cls) -> Defaults:

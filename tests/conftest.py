@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.actors.running import Running
 
 # Two test runs (or the processes a test starts) share few cores: more threads than cores only slow them down.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -15,6 +19,18 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 # As the command line sets it before the library is imported, which tests import first.
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
+
+
+@pytest.fixture(scope="session")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """A Ray cluster with two encoders, two answerers and one store, for all tests that need one."""
+    from cacheflow_ray.actors import topology
+    from tests.actors.running import running
+
+    with running(tmp_path_factory.mktemp("cluster") / "data", encoders=2, answerers=2) as started:
+        yield started
+    topology.disconnect()
+
 
 _ORACLES = pytest.StashKey[dict[str, dict[str, float]]]()
 

@@ -21,6 +21,8 @@ from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, St
 
 GATEWAY = "gateway"
 
+#: A batch of frames goes with the call that pushes it: three times as fast as through the object store.
+_INLINED = {"max_direct_call_object_size": 1 << 20, "task_rpc_inlined_bytes_limit": 8 << 20}
 _START_S = 300.0
 _STOP_S = 120.0
 
@@ -107,7 +109,7 @@ def start(options: ClusterOptions) -> Topology:
 def connect(address: str | None, namespace: str) -> None:
     """Join the Ray cluster at `address`, or start one of this machine's own; once per process."""
     if not ray.is_initialized():
-        local: dict[str, Any] = {} if address else {"include_dashboard": False}
+        local: dict[str, Any] = {} if address else {"include_dashboard": False, "_system_config": _INLINED}
         ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local)
 
 

@@ -1,0 +1,1 @@
+"""gRPC between clients and the cluster: package `cacheflow.v1`."""

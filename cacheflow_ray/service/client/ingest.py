@@ -1,0 +1,185 @@
+"""Everything of one ingest: the stream, what is sent of the source, and how far it has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
+
+from cacheflow_ray.actors.api import NewStream, PayloadKind, StreamView
+from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine.reports import IngestProgress
+from cacheflow_ray.engine.sessions import Overload
+from cacheflow_ray.errors import InvalidConfig, SourceNotFound, UsageError
+from cacheflow_ray.service.client.feeds import Feed, FileFeed, FrameFeed
+from cacheflow_ray.service.client.sources import Frames, Payloads, Source, is_file, payload_of
+from cacheflow_ray.service.messages import Granted, Start, write_start
+from cacheflow_ray.service.v1.ingest_pb2 import IngestStart
+
+if TYPE_CHECKING:
+    from cacheflow_ray.media import Frame, FrameSource
+
+Watcher: TypeAlias = Callable[[IngestProgress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestOptions:
+    """How a source is pushed.
+
+    Args:
+        settings: what is not set in it is as the stream was made, or as the model recommends where it is new.
+        labels: of a new stream.
+        payload: IMAGE sends each frame as a JPEG of this `quality` (1 to 100), or as it is where it is an encoded image
+            already; RGB sends its exact pixels; CONTAINER sends a video file as it is, for the server to sample.
+        overload: what happens to frames that come faster than they can be encoded.
+        finish: end the stream for good; else it is left open. A camera's, or a download's that broke off, is left open
+            in any case.
+        patience_s: how long the service may be away, or bring nothing further, before this gives up.
+
+    Raises:
+        InvalidConfig: a quality or patience out of range.
+    """
+
+    settings: StreamSettings | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    payload: PayloadKind = PayloadKind.IMAGE
+    quality: int = 95
+    overload: Overload = Overload.BLOCK
+    finish: bool = True
+    patience_s: float = 300.0
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise InvalidConfig(f"quality: {self.quality} is not allowed; allowed: 1 to 100", key="quality")
+        if not self.patience_s >= 0:
+            raise InvalidConfig(f"patience_s: {self.patience_s} is not allowed; allowed: 0 or more", key="patience_s")
+
+    def stream(self, name: str) -> NewStream:
+        """The stream it is pushed to."""
+        return NewStream(stream_id=name, settings=self.settings, labels=self.labels)
+
+    def start(self, name: str) -> IngestStart:
+        """What every connection begins with."""
+        return write_start(Start(new=self.stream(name), kind=self.payload, overload=self.overload))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A source that is ready to be sent. `video`: where it is sampled here."""
+
+    feed: Feed
+    video: FrameSource | None = None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing is to come once it is sent: a camera may go on, a download that broke off be tried again."""
+        video = self.video
+        return video is None or not (video.info.is_live or (video.info.is_address and video.report.reason))
+
+    @property
+    def warning(self) -> str | None:
+        return None if self.video is None else self.video.report.warning
+
+
+@asynccontextmanager
+async def opened(source: Source, made: StreamView, options: IngestOptions) -> AsyncIterator[Opened]:
+    """The source, as the options send it to the stream that was made; closed at the end.
+
+    Raises:
+        SourceNotFound, UnsupportedMedia, BrokenMedia: it cannot be opened. UsageError: no file, and sent as one.
+    """
+    encode = partial(payload_of, kind=options.payload, quality=options.quality)
+    with ExitStack() as stack:
+        if options.payload is PayloadKind.CONTAINER:
+            ready = Opened(feed=FileFeed(stack.enter_context(_open_file(source))))
+        elif is_file(source):
+            video = await asyncio.to_thread(_open_video, source, made)
+            stack.callback(video.close)
+            frames = _ahead(video, made)
+            stack.callback(frames.close)
+            ready = Opened(feed=FrameFeed(made.info.stream, Payloads(frames, encode)), video=video)
+        else:
+            ready = Opened(feed=FrameFeed(made.info.stream, Payloads(cast(Frames, source), encode)))
+        try:
+            yield ready
+        finally:
+            await ready.feed.close()
+
+
+@contextmanager
+def _open_file(source: Source) -> Iterator[BinaryIO]:
+    """A file object stays the caller's to close."""
+    if isinstance(source, str | Path):
+        try:
+            with open(source, "rb") as file:
+                yield file
+        except OSError as error:
+            raise SourceNotFound(f"{str(source)!r} cannot be read ({error}): check the path", uri=str(source)) from None
+    else:
+        given = cast(BinaryIO, source)
+        if not is_file(source) or not given.seekable():
+            raise UsageError("only a file can be sent as it is: give a path, or an open file that can be read again")
+        yield given
+
+
+def _open_video(source: str | Path | BinaryIO, made: StreamView) -> FrameSource:
+    from cacheflow_ray.media import open_source
+
+    return open_source(source, fps=_fps(made))
+
+
+def _ahead(video: FrameSource, made: StreamView) -> Generator[Frame, None, None]:
+    """Its frames, decoded ahead. A camera has no past: its frames follow those the stream has, in number and time."""
+    from cacheflow_ray.media import prefetch
+
+    seq = made.position.next_seq
+    if not video.info.is_live or not seq:
+        return prefetch(video)
+    period_s = 1 / (_fps(made) or video.info.avg_fps or 1.0)
+    after_s = max((made.info.end_s or 0.0) + period_s, seq * period_s)
+    return prefetch(replace(frame, seq=frame.seq + seq, timestamp_s=frame.timestamp_s + after_s) for frame in video)
+
+
+def _fps(made: StreamView) -> float | None:
+    fps = made.info.settings.get("fps")
+    return float(fps) if isinstance(fps, int | float) else None
+
+
+class Progress:
+    """What a watcher is told at every ack."""
+
+    def __init__(self, made: StreamView, ready: Opened, watch: Watcher | None) -> None:
+        self._made, self._ready, self._watch = made, ready, watch
+        self._started_s = perf_counter()
+
+    def __call__(self, granted: Granted) -> None:
+        if self._watch is None:
+            return
+        now, info = granted.position, self._ready.video.info if self._ready.video else None
+        fps, position_s = _fps(self._made), self._ready.feed.position_s
+        known = [
+            count
+            for count in (
+                round(info.duration_s * fps) if info and info.duration_s is not None and fps is not None else None,
+                info.num_frames if info else None,
+            )
+            if count is not None
+        ]
+        self._watch(
+            IngestProgress(
+                stream=self._made.info.stream,
+                frames=now.frames,
+                total_frames=max(1, min(known)) if known else None,
+                tokens_seen=now.tokens_seen,
+                tokens_kept=now.tokens_kept,
+                blocks=now.blocks,
+                elapsed_s=perf_counter() - self._started_s,
+                position_s=position_s if position_s is not None else now.frames / (fps or 1.0),
+                duration_s=info.duration_s if info else None,
+            )
+        )

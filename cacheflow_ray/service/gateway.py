@@ -1,0 +1,167 @@
+"""The service's front: one gRPC server over one cluster.
+
+start ──> serving ──drain──> closing: NOT_SERVING, new calls refused, ingests end once all they hold is durable,
+                             questions are answered ──> stopped
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import grpc
+from grpc import aio
+from grpc_health.v1 import health_pb2
+from grpc_health.v1.health import aio as health_aio
+from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
+from grpc_reflection.v1alpha import reflection
+
+from cacheflow_ray.actors.api import ClusterPort
+from cacheflow_ray.config import ServiceOptions
+from cacheflow_ray.errors import CacheFlowError, InvalidConfig
+from cacheflow_ray.service.calls import CallDesk
+from cacheflow_ray.service.keys import KeyRing
+from cacheflow_ray.service.limits import Turnstile
+from cacheflow_ray.service.metrics import GatewayMetrics, MetricsServer
+from cacheflow_ray.service.routes import SERVICES, handlers_of
+from cacheflow_ray.service.servicers import (
+    AdminServicer,
+    AnswerServicer,
+    IngestServicer,
+    SearchServicer,
+    StreamServicer,
+)
+from cacheflow_ray.service.tls import server_credentials
+from memory_store.errors import StoreError
+
+#: The actors' metrics are asked for so often.
+_POLL_S = 5.0
+
+_LOG = logging.getLogger(__name__)
+
+
+class Gateway:
+    """Serves one cluster to clients, in the event loop it is started in.
+
+    Attributes:
+        port, metrics_port: where it listens, once started; `metrics_port` is None where there are no metrics.
+    """
+
+    def __init__(self, cluster: ClusterPort, options: ServiceOptions) -> None:
+        self._cluster, self._options = cluster, options
+        self._metrics = GatewayMetrics()
+        self._health = health_aio.HealthServicer()
+        self._desk: CallDesk | None = None
+        self._server: aio.Server | None = None
+        self._metrics_server: MetricsServer | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self.port = 0
+        self.metrics_port: int | None = None
+
+    async def start(self) -> int:
+        """Listen; returns the port.
+
+        Raises:
+            InvalidConfig: a file of keys or certificates is not as it has to be, or a port is taken.
+        """
+        options = self._options
+        self._desk = CallDesk(KeyRing.load(options.keys), self._metrics, log_json=options.log_json)
+        self._server = server = aio.server(
+            options=_channel_options(options), maximum_concurrent_rpcs=options.limits.max_calls
+        )
+        server.add_generic_rpc_handlers(self._handlers(self._desk))
+        await self._add_standard_services(server)
+        self.port = _listen(server, options)
+        await server.start()
+        if options.metrics_port is not None:
+            self._serve_metrics(options.metrics_host, options.metrics_port)
+        _LOG.info("serving at %s:%d", options.host, self.port)
+        return self.port
+
+    async def drain(self, grace_s: float | None = None) -> None:
+        """Close without breaking anything off, unless it takes longer than `grace_s` (None: as the options say)."""
+        if self._desk is not None:
+            await self._health.enter_graceful_shutdown()
+            self._desk.close()
+            within_s = self._options.drain_grace_s if grace_s is None else grace_s
+            if not await self._desk.idle(within_s):
+                _LOG.warning("calls still under way after %.0f s are broken off", within_s)
+        await self.stop()
+
+    async def stop(self) -> None:
+        """Break off what is under way. Stopping again does nothing."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(grace=None)
+        if self._polling is not None:
+            self._polling.cancel()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+            self._metrics_server = None
+
+    def _handlers(self, desk: CallDesk) -> list[grpc.GenericRpcHandler]:
+        cluster, metrics, turnstile = self._cluster, self._metrics, Turnstile(self._options.limits)
+        servicers = {
+            "StreamService": StreamServicer(cluster, turnstile),
+            "IngestService": IngestServicer(cluster, turnstile, metrics, desk.closing),
+            "AnswerService": AnswerServicer(cluster, turnstile, metrics),
+            "SearchService": SearchServicer(cluster, turnstile),
+            "AdminService": AdminServicer(cluster),
+        }
+        return [handlers_of(service, servicers[service.name], desk) for service in SERVICES]
+
+    async def _add_standard_services(self, server: aio.Server) -> None:
+        """Health and reflection, which need no key."""
+        for service in SERVICES:
+            await self._health.set(service.full_name, health_pb2.HealthCheckResponse.SERVING)
+        add_HealthServicer_to_server(self._health, server)
+        names = [service.full_name for service in SERVICES]
+        health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+        reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+
+    def _serve_metrics(self, host: str, port: int) -> None:
+        try:
+            self._metrics_server = self._metrics.serve(host, port)
+        except OSError as error:
+            raise InvalidConfig(
+                f"metrics_port: {host}:{port} cannot be used: {error.strerror}", key="metrics_port"
+            ) from None
+        self.metrics_port = self._metrics_server.port
+        self._polling = asyncio.create_task(self._poll())
+
+    async def _poll(self) -> None:
+        """Keep the actors' metrics fresh."""
+        while True:
+            try:
+                self._metrics.actors.update(await self._cluster.status())
+            except (CacheFlowError, StoreError) as error:
+                _LOG.warning("the actors' metrics are old: %s", error)
+            await asyncio.sleep(_POLL_S)
+
+
+def _listen(server: aio.Server, options: ServiceOptions) -> int:
+    address = f"{options.host}:{options.port}"
+    try:
+        if options.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, server_credentials(options.tls))
+    except RuntimeError as error:
+        raise InvalidConfig(f"port: {address} cannot be used: {error}", key="port") from None
+    if not port:
+        raise InvalidConfig(f"port: {address} cannot be used: it is taken, or no address of this machine", key="port")
+    return port
+
+
+def _channel_options(options: ServiceOptions) -> list[tuple[str, int]]:
+    keepalive_ms = round(options.keepalive_s * 1000)
+    return [
+        ("grpc.max_receive_message_length", options.limits.max_message_bytes),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.keepalive_time_ms", keepalive_ms),
+        ("grpc.keepalive_timeout_ms", keepalive_ms),
+        ("grpc.keepalive_permit_without_calls", 1),
+        # Clients may probe as often as every five seconds.
+        ("grpc.http2.min_ping_interval_without_data_ms", 5000),
+        ("grpc.so_reuseport", 0),
+    ]
