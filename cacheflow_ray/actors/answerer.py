@@ -19,8 +19,8 @@ from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine import Evidence, VideoMemory
+from cacheflow_ray.engine.about import about
 from cacheflow_ray.engine.several import best_stream, search_all
-from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.errors import ClusterUnavailable, DeadlinePassed, LimitExceeded
 from cacheflow_ray.models import load_model
 from memory_store.errors import StoreError
@@ -118,9 +118,7 @@ class Answerer:
     def _wait_for(self, answering: _Answering, stream: str, seq: int) -> None:
         """Until every frame before `seq` is durable."""
         while True:
-            stored = self._store.load_state(stream)
-            payload = stored.payload if stored else b""
-            if payload and EncoderState.from_bytes(payload, torch.device("cpu")).next_seq >= seq:
+            if about(self._store.load_state(stream)).next_seq >= seq:
                 return
             answering.check()
             time.sleep(_LOOK_EVERY_S)

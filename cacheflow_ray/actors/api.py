@@ -12,8 +12,8 @@ from enum import StrEnum
 from typing import Protocol
 
 from cacheflow_ray.config import AskOptions, StreamSettings
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo
-from cacheflow_ray.engine.sessions import Overload, Position
 from memory_store.records import Retention
 
 

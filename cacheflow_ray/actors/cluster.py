@@ -29,9 +29,8 @@ from cacheflow_ray.actors.pushed import Pushed
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import DIRECTOR, Setup
 from cacheflow_ray.config import AskOptions
-from cacheflow_ray.engine.catalog import stream_info, stream_position
-from cacheflow_ray.engine.creating import SOURCE_URI
-from cacheflow_ray.engine.sessions import Overload, Position
+from cacheflow_ray.engine.catalog import SOURCE_URI, stream_info, stream_position
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.errors import ClusterUnavailable
 from memory_store.records import Retention
 

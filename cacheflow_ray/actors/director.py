@@ -11,7 +11,6 @@ from collections import Counter
 from typing import Any
 
 import ray
-import torch
 
 from cacheflow_ray.actors.errors import asked
 from cacheflow_ray.actors.process import resident_bytes
@@ -19,8 +18,8 @@ from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.actors.spawning import answerer_name, encoder_name, spawn_answerer, spawn_encoder
 from cacheflow_ray.config import TopologyOptions
-from cacheflow_ray.engine.creating import SOURCE_URI
-from cacheflow_ray.engine.state import EncoderState
+from cacheflow_ray.engine.about import about
+from cacheflow_ray.engine.catalog import SOURCE_URI
 from cacheflow_ray.errors import ClusterUnavailable
 from memory_store.errors import StoreError
 
@@ -164,8 +163,7 @@ class Director:
 
     def _start_pulling(self, stream_id: str, uri: str) -> None:
         try:
-            stored = self._store.load_state(stream_id)
-            if stored and stored.payload and EncoderState.from_bytes(stored.payload, torch.device("cpu")).complete:
+            if about(self._store.load_state(stream_id)).complete:
                 self._complete.add(stream_id)
                 return
             name = asyncio.run(self.encoder_for(stream_id))

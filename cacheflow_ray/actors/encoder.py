@@ -23,8 +23,9 @@ from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pipe import Pipe
 from cacheflow_ray.engine.pool import EncoderPool
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.pulling import Puller
-from cacheflow_ray.engine.sessions import End, Overload, Position
+from cacheflow_ray.engine.sessions import End
 from cacheflow_ray.errors import BrokenMedia, MediaError, UnsupportedMedia, UsageError
 from cacheflow_ray.media import MAX_PIXELS, Frame, load_image
 from cacheflow_ray.models import load_model

@@ -8,7 +8,7 @@ from typing import Any
 
 from cacheflow_ray.actors.api import FramePayload
 from cacheflow_ray.actors.errors import asked
-from cacheflow_ray.engine.sessions import Position
+from cacheflow_ray.engine.position import Position
 from cacheflow_ray.errors import ClusterUnavailable, EncoderLost, UsageError
 
 #: A push waits for those before it, and they for the store.

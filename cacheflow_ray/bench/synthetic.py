@@ -13,9 +13,10 @@ import torch
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.packing import Tail
 from cacheflow_ray.core.summary import make_summary
+from cacheflow_ray.engine.about import Counters
 from cacheflow_ray.engine.arrays import as_array
 from cacheflow_ray.engine.spec import StreamSpec
-from cacheflow_ray.engine.state import Counters, EncoderState
+from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.media import write_video
 from cacheflow_ray.media.write import Encoding
 from cacheflow_ray.models import VideoModel

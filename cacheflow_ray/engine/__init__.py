@@ -1,17 +1,23 @@
 """The product in one process: streams in, answers out."""
 
-from cacheflow_ray.engine.answerer import Answer
-from cacheflow_ray.engine.ingesting import IngestJob
-from cacheflow_ray.engine.memory import VideoMemory
-from cacheflow_ray.engine.reports import (
-    AnswerResult,
-    BlockView,
-    Evidence,
-    IngestProgress,
-    IngestReport,
-    StreamInfo,
-    Usage,
-)
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cacheflow_ray.engine.answerer import Answer
+    from cacheflow_ray.engine.ingesting import IngestJob
+    from cacheflow_ray.engine.memory import VideoMemory
+    from cacheflow_ray.engine.reports import (
+        AnswerResult,
+        BlockView,
+        Evidence,
+        IngestProgress,
+        IngestReport,
+        StreamInfo,
+        Usage,
+    )
 
 __all__ = [
     "Answer",
@@ -25,3 +31,12 @@ __all__ = [
     "Usage",
     "VideoMemory",
 ]
+
+_MODULES = {"Answer": "answerer", "IngestJob": "ingesting", "VideoMemory": "memory"}
+
+
+def __getattr__(name: str) -> Any:
+    """Imported when first asked for: clients, and actors without a model, do not wait for torch."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'reports')}"), name)

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import urlparse
 
 import numpy as np
-import torch
 
-from cacheflow_ray.engine.ingesting import Source
+from cacheflow_ray.engine.about import about
+from cacheflow_ray.engine.position import Position
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import BlockView, StreamInfo
-from cacheflow_ray.engine.sessions import Position, position_at
-from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.errors import UsageError
 from memory_store.records import StreamRecord
 
+#: Where a stream's record keeps the address the service reads it from.
+SOURCE_URI = "source_uri"
 
-def stream_name(source: Source) -> str:
+
+def stream_name(source: str | Path | BinaryIO) -> str:
     """A stream name from a file's: its stem, with '-' for every character a name may not have.
 
     Raises:
@@ -34,9 +36,7 @@ def stream_name(source: Source) -> str:
 
 def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
     """Record, totals and progress of one stream."""
-    stats, stored = store.stats(record.stream_id), store.load_state(record.stream_id)
-    state = EncoderState.from_bytes(stored.payload, torch.device("cpu")) if stored and stored.payload else None
-    counters = state.counters if state else None
+    stats, state = store.stats(record.stream_id), about(store.load_state(record.stream_id))
     return StreamInfo(
         stream=record.stream_id,
         model=str(record.settings.get("model", "")),
@@ -44,27 +44,25 @@ def stream_info(store: BlockStore, record: StreamRecord) -> StreamInfo:
         settings=dict(record.settings),
         labels=dict(record.labels),
         created_s=record.created_s,
-        complete=bool(state and state.complete),
-        warning=state.warning if state else None,
-        frames=counters.frames if counters else 0,
-        tokens_seen=counters.tokens_seen if counters else 0,
-        tokens_kept=counters.tokens_kept if counters else 0,
+        complete=state.complete,
+        warning=state.warning,
+        frames=state.counters.frames,
+        tokens_seen=state.counters.tokens_seen,
+        tokens_kept=state.counters.tokens_kept,
         blocks=stats.num_blocks - stats.num_deleted,
-        tail_tokens=len(state.tail) if state else 0,
+        tail_tokens=state.tail_tokens,
         num_bytes=stats.num_bytes,
         start_s=stats.start_s,
         end_s=stats.end_s,
-        grid=state.grid if state else (0, 0),
-        frames_per_unit=state.frames_per_unit if state else 1,
+        grid=state.grid,
+        frames_per_unit=state.frames_per_unit,
     )
 
 
 def stream_position(store: BlockStore, stream_id: str) -> Position:
     """How far a stream has come. Raises: StreamNotFound."""
     stored = store.load_state(stream_id)
-    if stored is None or not stored.payload:
-        return Position(next_seq=0)
-    return position_at(EncoderState.from_bytes(stored.payload, torch.device("cpu")), stored.num_blocks)
+    return Position.at(about(stored), stored.num_blocks if stored else 0)
 
 
 def block_views(store: BlockStore, stream_id: str) -> list[BlockView]:

@@ -8,13 +8,11 @@ from dataclasses import dataclass, field
 from time import time
 
 from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine.catalog import SOURCE_URI
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from memory_store.errors import StreamNotFound
 from memory_store.records import StreamRecord
-
-#: Where a stream's record keeps the address the service reads it from.
-SOURCE_URI = "source_uri"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

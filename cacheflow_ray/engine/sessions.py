@@ -6,61 +6,20 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from cacheflow_ray.engine.state import EncoderState
+from cacheflow_ray.engine.about import About
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame
 
 
-class Overload(StrEnum):
-    """What happens to frames that come faster than they can be encoded.
-
-    BLOCK: whoever pushes waits. DROP_OLDEST: the oldest waiting frames are left out. LOWER_FPS: every second waiting
-    frame is left out.
-    """
-
-    BLOCK = "block"
-    DROP_OLDEST = "drop_oldest"
-    LOWER_FPS = "lower_fps"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Position:
-    """How far a stream has come, durably. Frames before `next_seq` are in, or were left out.
-
-    Args:
-        frames, tokens_seen, tokens_kept, duplicates, out_of_order, blocks, tail_tokens: of the stream.
-        shed: frames the overload policy left out since the session was opened.
-        complete: no more is taken.
-    """
-
-    next_seq: int
-    frames: int = 0
-    tokens_seen: int = 0
-    tokens_kept: int = 0
-    duplicates: int = 0
-    out_of_order: int = 0
-    blocks: int = 0
-    tail_tokens: int = 0
-    shed: int = 0
-    complete: bool = False
-
-
-def position_at(state: EncoderState, num_blocks: int, shed: int = 0) -> Position:
-    """Of a state that is durable, or about to be."""
-    counters = state.counters
-    return Position(
-        next_seq=state.next_seq,
-        frames=counters.frames,
-        tokens_seen=counters.tokens_seen,
-        tokens_kept=counters.tokens_kept,
-        duplicates=counters.duplicates,
-        out_of_order=counters.out_of_order,
-        blocks=num_blocks,
-        tail_tokens=len(state.tail),
-        shed=shed,
-        complete=state.complete,
+def position_of(encoder: StreamEncoder, shed: int = 0) -> Position:
+    """Of the state the encoder has committed, or is about to."""
+    state = encoder.state
+    return Position.at(
+        About(next_seq=state.next_seq, tail_tokens=len(state.tail), complete=state.complete, counters=state.counters),
+        encoder.num_blocks,
+        shed,
     )
 
 
@@ -108,7 +67,7 @@ class Session:
     def __init__(self, encoder: StreamEncoder, epoch: int, overload: Overload, room: int) -> None:
         self.encoder, self.epoch = encoder, epoch
         self._overload, self._room = overload, room
-        self.position = position_at(encoder.state, encoder.num_blocks)
+        self.position = position_of(encoder)
         self.queue, self.taken = deque[Item](), list[Item]()
         self.end: End | None = None
         self.ended = False
@@ -135,7 +94,7 @@ class Session:
 
     def start_writing(self) -> Writing:
         """What the encoder has just given as a commit."""
-        position = position_at(self.encoder.state, self.encoder.num_blocks, self.shed)
+        position = position_of(self.encoder, self.shed)
         end = self.end if self.ended else None
         writing = Writing(session=self, position=position, items=self.taken, end=end)
         self.taken, self.ended, self.writing = [], False, True

@@ -13,21 +13,10 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from cacheflow_ray.core.packing import Tail
+from cacheflow_ray.engine.about import Counters
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models.positions import Grid
 from cacheflow_ray.types import TOKEN_DTYPE
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Counters:
-    """Totals of a stream. A token is one patch of one unit; those a pixel gate spared count as seen."""
-
-    frames: int = 0
-    units: int = 0
-    tokens_seen: int = 0
-    tokens_kept: int = 0
-    duplicates: int = 0
-    out_of_order: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -18,7 +18,7 @@ from cacheflow_ray.actors.cluster import Cluster
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.actors.topology import ClusterOptions, Topology
 from cacheflow_ray.config import EncoderOptions, ModelOptions, TopologyOptions
-from cacheflow_ray.engine.sessions import Overload, Position
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.errors import ClusterUnavailable, EncoderLost
 from cacheflow_ray.media import Frame
 from tests.oracles import settings

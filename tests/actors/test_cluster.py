@@ -16,7 +16,7 @@ from cacheflow_ray.actors.api import Answered, AskCall, FramePayload, NewStream,
 from cacheflow_ray.actors.cluster import Cluster
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend
-from cacheflow_ray.engine.sessions import Overload
+from cacheflow_ray.engine.position import Overload
 from cacheflow_ray.errors import BrokenMedia, DeadlinePassed, UsageError
 from cacheflow_ray.media import Frame, write_video
 from cacheflow_ray.models import load_model

@@ -11,8 +11,9 @@ import torch
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.core.packing import Tail
 from cacheflow_ray.engine import VideoMemory
+from cacheflow_ray.engine.about import Counters
 from cacheflow_ray.engine.spec import StreamSpec
-from cacheflow_ray.engine.state import Counters, EncoderState
+from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.models import VideoModel
 from cacheflow_ray.types import TOKEN_DTYPE, StreamRecord
 from memory_store import Block, Commit, Store, StreamState
