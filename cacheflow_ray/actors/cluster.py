@@ -38,6 +38,7 @@ _CALL_S = 60.0
 _OPEN_S = 20.0
 _STATUS_S = 2.0
 _NAMED_FOR_S = 2.0
+_RETRY_EVERY_S = 0.2
 _ROLES = ("encoder", "answerer", "store")
 
 
@@ -200,7 +201,15 @@ class Cluster:
         return [self._view(name) for name in wanted[:limit]]
 
     async def _direct(self, call: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
-        return await self._asked(DIRECTOR, call, *args, timeout_s=timeout_s)
+        """Ask the director, for as long as patience lasts where it is away; every call of it may be repeated."""
+        deadline = time.monotonic() + self._setup.patience_s
+        while True:
+            try:
+                return await self._asked(DIRECTOR, call, *args, timeout_s=timeout_s)
+            except ClusterUnavailable as error:
+                if error.ids.get("actor") != DIRECTOR or time.monotonic() > deadline:
+                    raise
+                await asyncio.sleep(_RETRY_EVERY_S)
 
     async def _asked(self, name: str, call: str, *args: Any, timeout_s: float = _CALL_S) -> Any:
         try:

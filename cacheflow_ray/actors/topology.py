@@ -110,7 +110,9 @@ def connect(address: str | None, namespace: str) -> None:
     """Join the Ray cluster at `address`, or start one of this machine's own; once per process."""
     if not ray.is_initialized():
         local: dict[str, Any] = {} if address else {"include_dashboard": False, "_system_config": _INLINED}
-        ray.init(address=address, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local)
+        # Without an address Ray would join whatever cluster it finds on this machine.
+        where = address or "local"
+        ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local)
 
 
 def disconnect() -> None:

@@ -23,6 +23,7 @@ from ray.cluster_utils import Cluster as Nodes
 from cacheflow_ray.actors import topology
 from cacheflow_ray.actors.api import PayloadKind
 from cacheflow_ray.actors.cluster import Cluster
+from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.actors.topology import ClusterOptions
 from cacheflow_ray.config import EncoderOptions, TopologyOptions
 from cacheflow_ray.engine.position import Overload
@@ -49,15 +50,16 @@ def main() -> None:
             ray_address=nodes.address,
         )
         started = topology.start(options)
-        setup = replace(options.setup(), patience_s=3.0)
-        told = asyncio.run(_see(Cluster(setup), nodes, keeper, workers, setup.namespace))
+        setup = replace(options.setup(), patience_s=20.0)
+        told = asyncio.run(_see(setup, nodes, keeper, workers))
         started.stop()
         topology.disconnect()
     nodes.shutdown()
     print(json.dumps(told))
 
 
-async def _see(cluster: Cluster, nodes: Nodes, keeper: Any, workers: dict[str, Any], namespace: str) -> dict[str, Any]:
+async def _see(setup: Setup, nodes: Nodes, keeper: Any, workers: dict[str, Any]) -> dict[str, Any]:
+    cluster, namespace = Cluster(setup), setup.namespace
     names = [f"stream-{at}" for at in range(8)]
     of_store = {at: [name for name in names if cluster._store.place_of(name) == at] for at in (0, 1)}
     told: dict[str, Any] = {"streams": {at: len(own) for at, own in of_store.items()}}
@@ -70,7 +72,11 @@ async def _see(cluster: Cluster, nodes: Nodes, keeper: Any, workers: dict[str, A
     told["frames_after_an_encoders_node_went"] = sorted({own.frames for own in done})
 
     await asyncio.to_thread(nodes.remove_node, keeper, allow_graceful=False)
-    told["while_a_stores_node_was_away"] = {at: await _reached(cluster, own[0]) for at, own in of_store.items()}
+    hasty = Cluster(replace(setup, patience_s=1.0))
+    started = time.monotonic()
+    while await _reached(hasty, of_store[1][0]) == 48:  # its process notices within seconds that its node has gone
+        assert time.monotonic() - started < 120
+    told["while_a_stores_node_was_away"] = {at: await _reached(hasty, own[0]) for at, own in of_store.items()}
     told["pushed_meanwhile"] = (await push_all(cluster, _another(cluster, 0), FRAMES)).frames
     back = nodes.add_node(num_cpus=2, labels={_LABEL: "1"})
     assert back
