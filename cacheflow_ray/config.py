@@ -122,7 +122,7 @@ class EncoderOptions(Section):
         commit_interval_s: longest that what is encoded waits for company on its way to the store.
         decode_threads: that turn encoded pictures into frames.
         writers: commits under way at once, of streams of different stores.
-        torch_threads: that compute; None: torch's own choice.
+        torch_threads: that compute; None: an equal share of the cores for every encoder and answerer.
 
     Raises:
         InvalidConfig: an unknown key, or a value out of range.

@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import re
 import shlex
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
+import grpc
 import pytest
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.json_format import Parse
+from google.protobuf.message_factory import GetMessageClass
+from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
 from cacheflow_ray.cli.app import run
+from cacheflow_ray.config import ServiceOptions
 from cacheflow_ray.media import write_video
+from cacheflow_ray.service.gateway import Gateway
+from tests.actors.running import Running
 from tests.oracles import moving_frames
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+ADDRESS = "127.0.0.1:50051"
+COMMANDS = [text for kind, text in BLOCKS if kind == "console"]
+PYTHON = [text for kind, text in BLOCKS if kind == "python"]
 
 
 @pytest.fixture
@@ -24,22 +37,58 @@ def lobby(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def served(live: Running) -> Iterator[None]:
+    """A service where the README has one."""
+    live.topology.serve(partial(Gateway, options=ServiceOptions(port=int(ADDRESS.rpartition(":")[2]))))
+    yield
+    live.topology.drain(5.0)
+
+
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert {kind for kind, _ in BLOCKS} == {"", "console", "python"}
     assert [text for kind, text in BLOCKS if not kind] == ["make demo\nmake test\n"]
+    assert "cacheflow serve" in COMMANDS[1]  # served, with another model, by the fixture
 
 
-@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "console"])
-def test_commands_run(text: str, lobby: Path) -> None:
-    for line in text.splitlines():
-        prompt, program, *args = shlex.split(line)
-        assert (prompt, program) == ("$", "cacheflow")
-        assert run(args) == 0, line
+def test_commands_run(lobby: Path) -> None:
+    run_all(COMMANDS[0])
     assert (lobby / "evidence.png").read_bytes().startswith(b"\x89PNG")
     assert (lobby / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("text", [text for kind, text in BLOCKS if kind == "python"])
-def test_python_runs(text: str, lobby: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exec(compile(text, "README.md", "exec"), {})
+def test_commands_to_a_server_and_its_client_run(lobby: Path, served: None, capsys: pytest.CaptureFixture[str]) -> None:
+    run_all(COMMANDS[2])
+    exec(compile(PYTHON[1], "README.md", "exec"), {})
     assert "of tokens kept" in capsys.readouterr().out
+    for line in COMMANDS[3].splitlines():
+        run_by_reflection(shlex.split(line))
+
+
+def test_python_runs(lobby: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    exec(compile(PYTHON[0], "README.md", "exec"), {})
+    assert "of tokens kept" in capsys.readouterr().out
+
+
+def run_all(text: str) -> None:
+    for line in text.splitlines():
+        prompt, program, *args = shlex.split(line)
+        assert (prompt, program) == ("$", "cacheflow")
+        assert run(args) == 0, line
+
+
+def run_by_reflection(line: list[str]) -> None:
+    """What grpcurl does with such a line."""
+    assert line[:3] == ["$", "grpcurl", "-plaintext"]
+    with grpc.insecure_channel(ADDRESS) as channel:
+        services = ProtoReflectionDescriptorDatabase(channel)
+        if line[3:] == [ADDRESS, "list"]:
+            assert "cacheflow.v1.IngestService" in services.get_services()
+            return
+        assert (line[3], line[5]) == ("-d", ADDRESS)
+        service, _, name = line[6].partition("/")
+        method = DescriptorPool(services).FindServiceByName(service).FindMethodByName(name)
+        request = Parse(line[4], GetMessageClass(method.input_type)())
+        answer = GetMessageClass(method.output_type)
+        call = channel.unary_unary(f"/{line[6]}", lambda own: own.SerializeToString(), answer.FromString)
+        assert call(request, timeout=30).stream.name == "porch"

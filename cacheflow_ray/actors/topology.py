@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,11 @@ class ClusterOptions:
     source_root: Path | None = None
 
     def setup(self) -> Setup:
-        """What every actor is told."""
+        """What every actor is told. Ray would have each compute in one thread; they share a node's cores instead."""
+        encoder, topology = self.encoder, self.topology
+        if encoder.torch_threads is None:
+            threads = max(1, (os.cpu_count() or 1) // (topology.encoders + topology.answerers))
+            encoder = encoder.model_copy(update={"torch_threads": threads})
         data, count = self.data.absolute(), self.topology.stores
         folders = [data] if count == 1 else [data / f"store-{number:04d}" for number in range(count)]
         return Setup(
@@ -55,7 +60,7 @@ class ClusterOptions:
             model=self.model,
             model_options=self.model_options,
             store_options=self.store,
-            encoder_options=self.encoder,
+            encoder_options=encoder,
             stores=tuple(StorePlace(name=f"store-{at}", folder=folder) for at, folder in enumerate(folders)),
             source_root=self.source_root.absolute() if self.source_root else None,
         )
