@@ -64,6 +64,7 @@ class EncoderPool:
         self._sessions: dict[str, Session] = {}
         self._changed = threading.Condition()
         self._stopping = False
+        self._most = VISION_BATCH * backend.model.vision.frames_per_unit  # of one stream in a step
         self._committed_at = perf_counter()
         self._workers = ThreadPoolExecutor(options.decode_threads, thread_name_prefix="decode")
         self._writers = ThreadPoolExecutor(options.writers, thread_name_prefix="commit")
@@ -121,6 +122,7 @@ class EncoderPool:
                     limit="queue_frames", value=4 * self._options.queue_frames,
                 )  # fmt: skip
             done = session.add([Item(make=make, push=push) for make in frames])
+            self._decode(session)
             for own in [*done, *([] if frames else [push])]:
                 resolve(own.done, session.position)
             self._changed.notify_all()
@@ -200,7 +202,7 @@ class EncoderPool:
 
     def _may_take(self, session: Session) -> bool:
         """Whether it has frames for a step, and not too many on their way to a slow store."""
-        return bool(session.queue) and len(session.taken) < 2 * self._options.queue_frames
+        return session.num_made > 0 and len(session.taken) < 2 * self._options.queue_frames
 
     def _must_end(self, session: Session) -> bool:
         return session.end is not None and not session.ended and not session.queue and not session.writing
@@ -209,27 +211,35 @@ class EncoderPool:
         return session.dirty and not session.writing and (session.encoder.has_blocks or not session.queue)
 
     def _take(self) -> dict[Session, list[Item]]:
-        """An equal share of every stream that has frames; what comes after it is decoded meanwhile."""
+        """An equal share of every stream that has frames; those that come after it are decoded meanwhile."""
         ready = [session for session in self._sessions.values() if self._may_take(session)]
-        most = VISION_BATCH * self._backend.model.vision.frames_per_unit
-        share = max(1, min(most, self._options.step_frames // max(1, len(ready))))
+        share = max(1, min(self._most, self._options.step_frames // max(1, len(ready))))
         taken: dict[Session, list[Item]] = {}
         for session in ready:
-            taken[session] = [session.queue.popleft() for _ in range(min(share, len(session.queue)))]
-            for item in (*taken[session], *list(session.queue)[:share]):
-                item.start(self._workers)
+            taken[session] = [session.queue.popleft() for _ in range(min(share, session.num_made))]
+            self._decode(session)
         return taken
+
+    def _decode(self, session: Session) -> None:
+        """Have the frames of the next step made, so that memory holds few of them."""
+        for item in list(session.queue)[: self._most]:
+            if item.made is None:
+                item.made = self._workers.submit(item.make)
+                item.made.add_done_callback(self._wake)
+
+    def _wake(self, _: object) -> None:
+        with self._changed:
+            self._changed.notify_all()
 
     def _step(self, taken: dict[Session, list[Item]]) -> None:
         times = StageTimes()
         frames: dict[StreamEncoder, list[Frame]] = {}
         failed: dict[Session, Exception] = {}
-        with times.stage("decode"):
-            for session, items in taken.items():
-                try:
-                    frames[session.encoder] = [item.start(self._workers).result() for item in items]
-                except CacheFlowError as error:
-                    failed[session] = error
+        for session, items in taken.items():
+            try:
+                frames[session.encoder] = [item.made.result() for item in items if item.made]
+            except CacheFlowError as error:
+                failed[session] = error
         spoilt: dict[StreamEncoder, InvalidFeatures] = {}
         encode_frames(self._backend.model, frames, times, failed=spoilt)
         failed |= {session: spoilt[session.encoder] for session in taken if session.encoder in spoilt}

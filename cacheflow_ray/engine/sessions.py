@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Executor, Future
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from cacheflow_ray.engine.about import About
@@ -33,17 +33,16 @@ class Push:
 
 @dataclass(slots=True, eq=False)
 class Item:
-    """A waiting frame. `make` gives its picture, decoding it where need be; `start` has that done ahead."""
+    """A waiting frame. `make` gives its picture, decoding it where need be, in a thread beside the steps."""
 
     make: Callable[[], Frame]
     push: Push
     made: Future[Frame] | None = None
 
-    def start(self, workers: Executor) -> Future[Frame]:
-        """Raises nothing: what decoding raises, the future does."""
-        if self.made is None:
-            self.made = workers.submit(self.make)
-        return self.made
+    @property
+    def is_made(self) -> bool:
+        """Whether there is a frame, or what making it raised."""
+        return self.made is not None and self.made.done()
 
 
 @dataclass(slots=True, eq=False)
@@ -74,6 +73,11 @@ class Session:
         self.shed = 0
         self.writing = False
         self.error: Exception | None = None
+
+    @property
+    def num_made(self) -> int:
+        """Of the waiting frames, those at the front that a step can take."""
+        return next((at for at, item in enumerate(self.queue) if not item.is_made), len(self.queue))
 
     @property
     def dirty(self) -> bool:

@@ -21,7 +21,7 @@ from cacheflow_ray.engine.sessions import End
 from cacheflow_ray.errors import BrokenMedia, ClusterUnavailable, InvalidFeatures, LimitExceeded
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel
-from memory_store import EpochFenced
+from memory_store import Commit, EpochFenced
 from memory_store.testing import MemoryStore
 from tests.oracles import encode, moving_frames, settings, toy_model
 
@@ -207,7 +207,52 @@ def test_every_stream_has_its_share_of_a_step(backend: Backend) -> None:
     for own in (blocker, *pushes):
         own.result(30)
     pool.close(5.0)
-    assert [(step.streams, step.frames) for step in steps[1:]] == [(4, 8)] * 10
+    assert sum(step.frames for step in steps) == 81
+    assert all(step.frames <= 8 // step.streams * step.streams for step in steps)
+    assert (4, 8) in [(step.streams, step.frames) for step in steps]
+
+
+def test_a_picture_that_takes_for_ever_holds_up_its_own_stream_alone(backend: Backend, pool: EncoderPool) -> None:
+    release = threading.Event()
+
+    def stuck() -> Frame:
+        release.wait(30)
+        return FRAMES[0]
+
+    slow, quick = opened(pool, backend, "slow"), opened(pool, backend, "quick")
+    held = pool.push("slow", slow, [stuck])
+    assert push(pool, "quick", quick, FRAMES[:8]).result(30).frames == 8
+    assert not held.done()
+    release.set()
+    assert held.result(30).frames == 1
+
+
+class _SlowDisk(MemoryStore):
+    """Commits of the stream "slow" wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.through = threading.Event()
+
+    def commit(self, commits: Sequence[Commit]) -> None:
+        if any(own.stream_id == "slow" for own in commits):
+            self.through.wait(30)
+        super().commit(commits)
+
+
+def test_a_slow_disk_holds_up_the_streams_of_its_own_store_alone(llava: VideoModel) -> None:
+    store = _SlowDisk()
+    backend = Backend(model=llava, store=store)
+    pool = EncoderPool(backend, EncoderOptions(queue_frames=8), group_of=lambda name: int(name == "slow"))
+    slow, quick = opened(pool, backend, "slow"), opened(pool, backend, "quick")
+    held = [push(pool, "slow", slow, FRAMES[at : at + 4]) for at in range(0, 24, 4)]
+    assert push_all(pool, "quick", quick, FRAMES).frames == 40
+    assert not any(own.done() for own in held)
+    with pytest.raises(LimitExceeded):  # what waits for the disk is bounded
+        push(pool, "slow", slow, FRAMES)
+    store.through.set()
+    assert held[-1].result(30).frames == 24
+    pool.close(10)
 
 
 def test_closing_keeps_what_was_pushed(backend: Backend) -> None:
