@@ -152,7 +152,10 @@ def get_head(snapshot: Snapshot, entry: StreamEntry) -> StreamHead | None:
         _check_no_blocks(snapshot, entry)
         return None
     with naming(entry, "totals"):
-        fields = decode_json(b"HEAD", entry.key, value)
+        return decode_json(b"HEAD", entry.key, value, _made_head)
+
+
+def _made_head(fields: Any) -> StreamHead:
     layout = fields["layout"] | {"dtype": _DTYPES[fields["layout"]["dtype"]]}
     return StreamHead(
         stats=StreamStats(**fields["stats"]),
@@ -309,5 +312,8 @@ def plain_record(record: StreamRecord) -> StreamRecord:
 
 def decode_entry(key: bytes, value: memoryview) -> StreamEntry:
     """Raises: CorruptRecord."""
-    fields = decode_json(b"STRM", key, value)
-    return StreamEntry(number=fields["number"], record=StreamRecord(**fields["record"]))
+
+    def made(fields: Any) -> StreamEntry:
+        return StreamEntry(number=fields["number"], record=StreamRecord(**fields["record"]))
+
+    return decode_json(b"STRM", key, value, made)

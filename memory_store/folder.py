@@ -129,7 +129,7 @@ def _read_manifest(path: Path) -> object:
         return {} if found is None else found
     except FileNotFoundError:
         return None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise CorruptRecord(f"{path}/manifest.json is not JSON: restore it from a copy", path=str(path)) from None
     except OSError as error:
         raise StoreUnavailable(f"{path} cannot be read ({error.strerror}): check the path", path=str(path)) from None

@@ -17,7 +17,7 @@ from memory_store.index import Indexes, StreamIndex
 from memory_store.records import TOKEN_DTYPE, Array
 from memory_store.retention import absence
 from memory_store.stored import StoredBlock
-from memory_store.values import decode_summary_vectors, unseal
+from memory_store.values import decode, decode_summary_vectors, unseal
 
 
 def checked_blocks(
@@ -41,7 +41,7 @@ def block_tokens(snapshot: Snapshot, entry: catalog.StreamEntry, block_idx: int)
     if value is None:
         return block_header(snapshot, entry, block_idx)[0].tokens
     with catalog.naming(entry, "tokens", block_idx):
-        return np.frombuffer(bytearray(unseal(b"TOKS", key, value)), TOKEN_DTYPE)
+        return decode(b"TOKS", key, value, lambda payload: np.frombuffer(bytearray(payload), TOKEN_DTYPE))
 
 
 def without_kv(snapshot: Snapshot, entry: catalog.StreamEntry, block_idxs: Sequence[int]) -> dict[int, str]:

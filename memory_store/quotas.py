@@ -11,6 +11,7 @@ from typing import NamedTuple
 from memory_store import catalog
 from memory_store.blobs import Snapshot
 from memory_store.catalog import StreamEntry
+from memory_store.codec import Buffer
 from memory_store.errors import CorruptRecord, InvalidRecord, QuotaExceeded
 from memory_store.records import Commit
 from memory_store.values import decode_json, encode_json
@@ -47,8 +48,11 @@ def put_quota(snapshot: Snapshot, tenant: str, quota: Quota | None) -> None:
 
 def all_quotas(snapshot: Snapshot) -> dict[str, Quota]:
     """By tenant. Raises: CorruptRecord."""
-    found = snapshot.scan("meta", _KEY)
-    return {key[len(_KEY) :].decode(): Quota(**decode_json(b"QUOT", key, value)) for key, value in found}
+
+    def made(key: bytes, value: Buffer) -> tuple[str, Quota]:
+        return decode_json(b"QUOT", key, value, lambda fields: (key[len(_KEY) :].decode(), Quota(**fields)))
+
+    return dict(made(key, value) for key, value in snapshot.scan("meta", _KEY))
 
 
 class Held(NamedTuple):

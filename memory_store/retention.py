@@ -6,6 +6,7 @@ import math
 import struct
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from memory_store.blobs import Snapshot
 from memory_store.catalog import (
@@ -22,7 +23,7 @@ from memory_store.catalog import (
 from memory_store.codec import decode_header
 from memory_store.errors import CorruptRecord
 from memory_store.records import Retention, TimeRange
-from memory_store.values import decode_json, encode_json, seal, unseal
+from memory_store.values import decode, decode_json, encode_json, seal
 
 _AGE = struct.Struct("<d")
 
@@ -45,7 +46,10 @@ def get_policy(snapshot: Snapshot, entry: StreamEntry) -> Retention | None:
     if value is None:
         return None
     with naming(entry, "retention"):
-        fields = decode_json(b"KEEP", entry.key, value)
+        return decode_json(b"KEEP", entry.key, value, _made_policy)
+
+
+def _made_policy(fields: Any) -> Retention:
     pinned = tuple(TimeRange(start_s=start_s, end_s=end_s) for start_s, end_s in fields.pop("pinned"))
     return Retention(**fields, pinned=pinned)
 
@@ -70,7 +74,7 @@ def stored_s(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> float:
     if value is None:
         return math.inf
     with naming(entry, "age", block_idx):
-        age: float = _AGE.unpack(unseal(b"AGED", key, value))[0]
+        age: float = decode(b"AGED", key, value, _AGE.unpack)[0]
     return age
 
 
@@ -144,8 +148,7 @@ def absence(snapshot: Snapshot, entry: StreamEntry, block_idx: int) -> tuple[str
     if value is None:
         return None
     with naming(entry, "note of absence", block_idx):
-        fields = decode_json(b"GONE", key, value)
-    return str(fields["why"]), int(fields["num_bytes"])
+        return decode_json(b"GONE", key, value, lambda fields: (str(fields["why"]), int(fields["num_bytes"])))
 
 
 def _may_go(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, policy: Retention) -> list[range]:

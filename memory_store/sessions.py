@@ -9,7 +9,7 @@ import struct
 from memory_store.blobs import Snapshot
 from memory_store.codec import Buffer
 from memory_store.errors import CorruptRecord, InvalidRecord
-from memory_store.values import seal, unseal
+from memory_store.values import decode, seal
 
 _EXPIRY = struct.Struct("<d")
 _EXPIRY_KEY = struct.Struct(">Q")
@@ -30,7 +30,7 @@ def put_turns(snapshot: Snapshot, session_id: str, payload: bytes, expires_s: fl
     sweep(snapshot, now_s)
     key = b"s" + session_id.encode()
     snapshot.put("turns", key, seal(b"TURN", key, _EXPIRY.pack(expires_s) + payload))
-    snapshot.put("turns", _expiry_key(session_id, expires_s), b"")
+    snapshot.put("turns", _expiry_key(session_id.encode(), expires_s), b"")
 
 
 def sweep(snapshot: Snapshot, now_s: float) -> None:
@@ -42,44 +42,53 @@ def sweep(snapshot: Snapshot, now_s: float) -> None:
 
 
 def get_turns(snapshot: Snapshot, session_id: str, now_s: float) -> bytes | None:
-    found = _stored(snapshot, session_id)
+    found = _stored(snapshot, session_id.encode())
     return None if found is None or found[0] <= now_s else found[1]
 
 
 def is_whole(key: bytes, value: Buffer) -> bool:
-    """Whether a session's value passes its checksum."""
+    """Whether a session's value can be read."""
     try:
-        unseal(b"TURN", key, value)
+        decode(b"TURN", key, value, _read)
     except CorruptRecord:
         return False
     return True
 
 
 def remove_turns(snapshot: Snapshot, session_id: str) -> None:
-    try:
-        found = _stored(snapshot, session_id)
-    except CorruptRecord:  # the note of its expiry goes when that comes
-        found = None
-        snapshot.delete("turns", b"s" + session_id.encode())
-    if found:
-        snapshot.delete("turns", _expiry_key(session_id, found[0]))
-        snapshot.delete("turns", b"s" + session_id.encode())
+    _remove(snapshot, session_id.encode())
 
 
 def remove_turns_of_stream(snapshot: Snapshot, stream_id: str) -> None:
     """Drop the sessions named `stream_id/...`; a '/' cannot be part of a stream's name."""
-    prefix = b"s" + stream_id.encode() + b"/"
-    for key in [key for key, _ in snapshot.scan("turns", prefix)]:
-        remove_turns(snapshot, key[1:].decode())
+    for key in [key for key, _ in snapshot.scan("turns", b"s" + stream_id.encode() + b"/")]:
+        _remove(snapshot, key[1:])
 
 
-def _stored(snapshot: Snapshot, session_id: str) -> tuple[float, bytes] | None:
-    key = b"s" + session_id.encode()
+def _remove(snapshot: Snapshot, name: bytes) -> None:
+    """Args: name: a session id's bytes; a damaged key may hold any."""
+    try:
+        found = _stored(snapshot, name)
+    except CorruptRecord:  # the note of its expiry goes when that comes
+        found = None
+        snapshot.delete("turns", b"s" + name)
+    if found:
+        snapshot.delete("turns", _expiry_key(name, found[0]))
+        snapshot.delete("turns", b"s" + name)
+
+
+def _stored(snapshot: Snapshot, name: bytes) -> tuple[float, bytes] | None:
+    key = b"s" + name
     value = snapshot.get("turns", key)
-    if value is None:
-        return None
-    payload = unseal(b"TURN", key, value)
-    return _EXPIRY.unpack_from(payload)[0], bytes(payload[_EXPIRY.size :])
+    return None if value is None else decode(b"TURN", key, value, _read)
+
+
+def _read(payload: memoryview) -> tuple[float, bytes]:
+    """When the session expires, and its turns."""
+    expires_s: float = _EXPIRY.unpack_from(payload)[0]
+    if math.isnan(expires_s):
+        raise ValueError("no session expires at NaN")
+    return expires_s, bytes(payload[_EXPIRY.size :])
 
 
 def _sortable(time_s: float) -> bytes:
@@ -87,5 +96,5 @@ def _sortable(time_s: float) -> bytes:
     return _EXPIRY_KEY.pack(int(min(max(time_s, 0.0), 2.0**53) * 1000))
 
 
-def _expiry_key(session_id: str, expires_s: float) -> bytes:
-    return b"e" + _sortable(expires_s) + session_id.encode()
+def _expiry_key(name: bytes, expires_s: float) -> bytes:
+    return b"e" + _sortable(expires_s) + name

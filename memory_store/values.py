@@ -10,21 +10,30 @@ Integers are little-endian.
 from __future__ import annotations
 
 import json
+import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from xxhash import xxh3_64_intdigest
 
 from memory_store.codec import Buffer
-from memory_store.errors import CorruptRecord
+from memory_store.errors import CorruptRecord, InvalidRecord
 from memory_store.records import Array, StreamState
+
+T = TypeVar("T")
 
 _VERSION = 1
 _SEALED = struct.Struct("<4sHHQ")
 _SUMMARY = struct.Struct("<ddIIIIIIQQ")
 _STATE = struct.Struct("<QQ")
+
+#: What it raises to read content that passes its checksum and is nothing that any version writes.
+MALFORMED = (
+    InvalidRecord, LookupError, TypeError, ValueError, AttributeError, ArithmeticError, RecursionError, struct.error,
+)  # fmt: skip
 
 #: What the stored number says of a block's thumbnail.
 _THUMBNAIL = (None, False, True)
@@ -67,14 +76,27 @@ def unseal(kind: bytes, key: bytes, value: Buffer) -> memoryview:
     return payload
 
 
+def decode(kind: bytes, key: bytes, value: Buffer, read: Callable[[memoryview], T]) -> T:
+    """What `read` makes of the payload that `seal` wrapped.
+
+    Raises:
+        CorruptRecord: as `unseal`; or `read` cannot make anything of it.
+    """
+    payload = unseal(kind, key, value)
+    try:
+        return read(payload)
+    except MALFORMED as error:
+        raise _corrupt_value(kind, key, "no version writes such content") from error
+
+
 def _digest(key: bytes, payload: Buffer) -> int:
     return xxh3_64_intdigest(payload, seed=xxh3_64_intdigest(key))
 
 
-def _corrupt_value(kind: bytes, key: bytes) -> CorruptRecord:
+def _corrupt_value(kind: bytes, key: bytes, what: str = "its checksum or kind differs") -> CorruptRecord:
     return CorruptRecord(
-        f"stored {kind.decode()} value under key {key.hex()} is corrupt: its checksum or kind differs; "
-        "cacheflow store verify --repair keeps the rest",
+        f"stored {kind.decode()} value under key {key.hex()} is corrupt: {what}; cacheflow store verify --repair keeps "
+        "the rest",
         key=key.hex(),
     )
 
@@ -104,7 +126,7 @@ def decode_summary_vectors(key: bytes, value: Buffer) -> Array:
     """
     _, shape, checksum = _summary(key, value)
     data = memoryview(value)[_SEALED.size + _SUMMARY.size :]
-    if len(data) != 4 * int(np.prod(shape, dtype=object)) or _digest(key, data) != checksum:
+    if 0 in shape or len(data) != 4 * math.prod(shape) or _digest(key, data) != checksum:
         raise _corrupt_value(b"SUMM", key)
     return np.frombuffer(data, "<f4").reshape(shape)
 
@@ -139,6 +161,6 @@ def encode_json(kind: bytes, key: bytes, value: object) -> bytes:
     return seal(kind, key, json.dumps(value, separators=(",", ":")).encode())
 
 
-def decode_json(kind: bytes, key: bytes, value: Buffer) -> Any:
-    """Raises: CorruptRecord."""
-    return json.loads(bytes(unseal(kind, key, value)))
+def decode_json(kind: bytes, key: bytes, value: Buffer, make: Callable[[Any], T]) -> T:
+    """What `make` makes of the JSON value. Raises: CorruptRecord, also where it cannot."""
+    return decode(kind, key, value, lambda payload: make(json.loads(bytes(payload))))

@@ -14,6 +14,8 @@ from cacheflow_ray.config import (
     Recommended,
     Reference,
     Section,
+    ServiceLimits,
+    ServiceOptions,
     StreamSettings,
 )
 from cacheflow_ray.core import consensus
@@ -22,7 +24,7 @@ from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.types import TimeRange
 
 
-@pytest.mark.parametrize("section", [StreamSettings, AskOptions, ModelOptions])
+@pytest.mark.parametrize("section", [StreamSettings, AskOptions, ModelOptions, ServiceOptions, ServiceLimits])
 def test_defaults_are_valid_and_cannot_be_changed(section: type[Section]) -> None:
     made = section()
     name = next(iter(section.model_fields))
@@ -30,7 +32,7 @@ def test_defaults_are_valid_and_cannot_be_changed(section: type[Section]) -> Non
         setattr(made, name, getattr(made, name))
 
 
-@pytest.mark.parametrize("section", [StreamSettings, AskOptions, ModelOptions])
+@pytest.mark.parametrize("section", [StreamSettings, AskOptions, ModelOptions, ServiceOptions, ServiceLimits])
 def test_an_unknown_key_is_named_with_the_known_ones(section: type[Section]) -> None:
     with pytest.raises(InvalidConfig, match=r"^taw: no such key .*known: ") as raised:
         section.model_validate({"taw": 1})
@@ -54,6 +56,10 @@ def test_an_unknown_key_is_named_with_the_known_ones(section: type[Section]) -> 
         (lambda: AskOptions(merge="vote"), "merge", "'consensus', 'rrf', 'interleave', 'last' or 'first'"),
         (lambda: AskOptions(session_id=""), "session_id", "1 to 128 letters, digits, '.', '_' or '-', or None"),
         (lambda: ModelOptions(device="gpu"), "device", "auto, cpu, cuda or cuda:N"),
+        (lambda: ServiceOptions(port=65536), "port", "0 to 65535"),
+        (lambda: ServiceOptions(metrics_port=-1), "metrics_port", "0 to 65535, or None"),
+        (lambda: ServiceLimits(max_questions=0), "max_questions", "1 or more"),
+        (lambda: ServiceLimits(max_message_bytes=1), "max_message_bytes", "65536 to 2147483647"),
         (lambda: ModelOptions(dtype="float64"), "dtype", "'auto', 'float32', 'bfloat16' or 'float16'"),
     ],
 )

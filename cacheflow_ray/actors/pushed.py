@@ -49,10 +49,12 @@ class Pushed:
     async def finish(self) -> Position:
         if self._closed:
             raise UsageError(f"stream {self._stream_id!r} was finished: nothing can follow")
+        if self.position.complete:
+            return self.position
         return await self._end(final=True)
 
     async def close(self) -> None:
-        if not self._closed:
+        if not self._closed and not self.position.complete:  # the encoder holds nothing of a stream that is complete
             await self._end(final=False)
 
     async def _end(self, *, final: bool) -> Position:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cacheflow_ray import __version__
-from cacheflow_ray.cli import ask, bench, demo, evaluate, ingest, inspect, store, streams, train
+from cacheflow_ray.cli import ask, bench, demo, evaluate, ingest, inspect, scale, serve, store, streams, top, train
 from cacheflow_ray.cli.failures import INTERRUPTED, Failure, failure_of
 from cacheflow_ray.cli.output import Output, quiet_libraries
 
@@ -23,6 +23,9 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     evaluate.register,
     bench.register,
     train.register,
+    serve.register,
+    top.register,
+    scale.register,
 )
 
 
@@ -31,7 +34,8 @@ def make_app() -> typer.Typer:
         name="cacheflow",
         help="A long-term memory for video: stream it in once, ask about any moment of it later.",
         epilog="Settings not given are taken from the environment: CACHEFLOW_DATA, CACHEFLOW_MODEL, CACHEFLOW_DEVICE, "
-        "CACHEFLOW_DTYPE, CACHEFLOW_ATTENTION. CACHEFLOW_DEBUG=1 shows tracebacks.",
+        "CACHEFLOW_DTYPE, CACHEFLOW_ATTENTION, CACHEFLOW_SERVER, CACHEFLOW_API_KEY. CACHEFLOW_DEBUG=1 shows "
+        "tracebacks.",
         no_args_is_help=True,
         rich_markup_mode="rich",
         pretty_exceptions_enable=False,

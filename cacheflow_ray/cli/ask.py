@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cacheflow_ray.cli.inspect import picture_evidence
-from cacheflow_ray.cli.memory import of_stream, open_memory, open_to_ask
+from cacheflow_ray.cli.memory import open_to_ask, open_to_search
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, Span, flattened
 from cacheflow_ray.cli.output import Output, clock, plural, size, to_json
+from cacheflow_ray.cli.remote import Remote
 
 if TYPE_CHECKING:
+    from cacheflow_ray.cli.served import ServedMemory
     from cacheflow_ray.config import AskOptions
     from cacheflow_ray.engine import AnswerResult, Evidence, VideoMemory
     from cacheflow_ray.types import TimeRange
@@ -26,7 +28,9 @@ $ cacheflow ask holiday "What colour is the boat?"
 
 $ cacheflow ask cam1 "Who came in?" --from 8:00:00 --to 9:30:00
 
-$ cacheflow ask cam1 "And who left?" --session 4f1c --evidence evidence.png"""
+$ cacheflow ask cam1 "And who left?" --session 4f1c --evidence evidence.png
+
+$ cacheflow ask gate "Who rang?" --server memory:50051"""
 
 SEARCH_EPILOG = """Examples:
 
@@ -98,6 +102,7 @@ def ask(
     model: ModelChoice,
     span: Span,
     asking: Asking,
+    remote: Remote,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", metavar="PNG", help="Write a picture of the evidence here.")
     ] = None,
@@ -105,7 +110,7 @@ def ask(
 ) -> None:
     options = asking.options(span.time_range())
     output = Output(as_json=as_json)
-    with open_to_ask(place, model, stream, output) as memory:
+    with open_to_ask(place, model, remote, stream, output, thumbnails=evidence is not None) as memory:
         result = answer(memory, stream, question, options, output)
         if evidence is not None:
             picture_evidence(memory, stream, f"{stream}: {question}", result.evidence, evidence)
@@ -120,12 +125,13 @@ def search(
     place: Place,
     model: ModelChoice,
     span: Span,
+    remote: Remote,
     top_k: Annotated[int, typer.Option("--top-k", metavar="K", min=1, help="Moments to show.")] = 8,
     as_json: Json = False,
 ) -> None:
     time_range = span.time_range()
     output = Output(as_json=as_json)
-    with open_memory(place, of_stream(place, model, stream), read_only=True) as memory:
+    with open_to_search(place, model, remote, stream) as memory:
         found = memory.search(stream, text, top_k=top_k, time_range=time_range)
     if found:
         evidence_table(found, output)
@@ -134,7 +140,9 @@ def search(
     output.result({"stream": stream, "text": text, "evidence": found})
 
 
-def answer(memory: VideoMemory, stream: str, question: str, options: AskOptions, output: Output) -> AnswerResult:
+def answer(
+    memory: VideoMemory | ServedMemory, stream: str, question: str, options: AskOptions, output: Output
+) -> AnswerResult:
     """Ask, showing the answer as it is made."""
     # Closed also when Ctrl-C or a reader that has gone cuts it short: a model must not go on at the interpreter's end.
     with closing(memory.ask(stream, question, options=options)) as reply:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,14 @@ from cacheflow_ray.cli.memory import open_memory
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels
 from cacheflow_ray.cli.output import Output, plural, size
 from cacheflow_ray.cli.progress import ProgressView
+from cacheflow_ray.cli.remote import Link, Remote
+from cacheflow_ray.cli.sending import Sending
 from cacheflow_ray.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.config import StoreOptions, StreamSettings
     from cacheflow_ray.engine import IngestJob, IngestReport, VideoMemory
+    from cacheflow_ray.service.client import IngestOptions
 
 EPILOG = """Examples:
 
@@ -26,6 +30,8 @@ $ cacheflow ingest holiday.mp4
 $ cacheflow ingest cam1.mkv cam2.mkv --fps 0.5 --data /archive
 
 $ cacheflow ingest frames/ --stream door --label room=3
+
+$ cacheflow ingest rtsp://camera/stream --stream gate --server memory:50051 --overload drop-oldest
 
 After Ctrl-C or a crash, the same command again goes on where the stream stopped."""
 
@@ -131,6 +137,8 @@ def ingest(
     model: ModelChoice,
     encoding: Encoding,
     writing: Writing,
+    remote: Remote,
+    sending: Sending,
     stream: Annotated[
         str | None, typer.Option("--stream", metavar="NAME", help="Name of the stream. Default: the file's name.")
     ] = None,
@@ -141,8 +149,13 @@ def ingest(
     settings = encoding.settings()
     names = stream_names(sources, stream)
     output = Output(as_json=as_json)
-    with open_memory(place, model, store=writing.options()) as memory:
-        reports = watch(memory, make_jobs(sources, names, settings, labels))
+    link = remote.chosen(place, model)
+    if link is not None:
+        reports = send(link, sources, names, sending.options(settings, labels), writing)
+    else:
+        sending.refuse()
+        with open_memory(place, model, store=writing.options()) as memory:
+            reports = watch(memory, make_jobs(sources, names, settings, labels))
     for report in reports:
         tell(report, output)
     output.result({"streams": reports})
@@ -159,12 +172,30 @@ def make_jobs(
 
 def watch(memory: VideoMemory, jobs: Sequence[IngestJob]) -> list[IngestReport]:
     """Ingest all at once, with progress. Raises Interrupted on Ctrl-C."""
+    with _interruptible([job.stream for job in jobs]), ProgressView() as progress:
+        return memory.ingest_many(jobs, progress=progress)
+
+
+def send(
+    link: Link, sources: Sequence[str], names: Sequence[str], options: IngestOptions, writing: Writing
+) -> list[IngestReport]:
+    """As `watch`, by a service. Raises UsageError: how a store is written is not a client's to say."""
+    from cacheflow_ray.cli.sending import send_all
+
+    if writing != Writing():
+        raise UsageError("--shards and --durability are the service's own: leave them out with --server")
+    with _interruptible(names):
+        return send_all(link, sources, names, options)
+
+
+@contextmanager
+def _interruptible(names: Sequence[str]) -> Iterator[None]:
     try:
-        with ProgressView() as progress:
-            return memory.ingest_many(jobs, progress=progress)
+        yield
     except KeyboardInterrupt:
-        names = ", ".join(job.stream for job in jobs)
-        raise Interrupted(f"interrupted: what was seen is kept; the same command again goes on with {names}") from None
+        raise Interrupted(
+            f"interrupted: what was seen is kept; the same command again goes on with {', '.join(names)}"
+        ) from None
 
 
 def stream_names(sources: Sequence[str], stream: str | None) -> list[str]:

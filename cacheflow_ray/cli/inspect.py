@@ -13,6 +13,7 @@ from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output
 
 if TYPE_CHECKING:
+    from cacheflow_ray.cli.served import ServedMemory
     from cacheflow_ray.engine import Evidence, VideoMemory
 
 EPILOG = """Example:
@@ -57,7 +58,9 @@ def picture_timeline(memory: VideoMemory, stream: str, out: Path) -> int:
     return len(blocks)
 
 
-def picture_evidence(memory: VideoMemory, stream: str, title: str, evidence: Sequence[Evidence], out: Path) -> None:
+def picture_evidence(
+    memory: VideoMemory | ServedMemory, stream: str, title: str, evidence: Sequence[Evidence], out: Path
+) -> None:
     """Draw one frame of each piece of evidence into `out`. Raises OSError."""
     from cacheflow_ray.cli.pictures import contact_sheet
 

@@ -18,7 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from cacheflow_ray.actors.api import ClusterPort
 from cacheflow_ray.config import ServiceOptions
-from cacheflow_ray.errors import CacheFlowError, InvalidConfig
+from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.service.calls import CallDesk
 from cacheflow_ray.service.keys import KeyRing
 from cacheflow_ray.service.limits import Turnstile
@@ -32,8 +32,9 @@ from cacheflow_ray.service.servicers import (
     StreamServicer,
 )
 from cacheflow_ray.service.tls import server_credentials
-from memory_store.errors import StoreError
 
+#: What was broken off may take so long to close what it held.
+_CLOSING_S = 5.0
 #: The actors' metrics are asked for so often.
 _POLL_S = 5.0
 
@@ -44,12 +45,13 @@ class Gateway:
     """Serves one cluster to clients, in the event loop it is started in.
 
     Attributes:
-        port, metrics_port: where it listens, once started; `metrics_port` is None where there are no metrics.
+        port, metrics_port: where it listens, once started; `metrics_port` is None where it does not.
+        metrics: what it counts.
     """
 
     def __init__(self, cluster: ClusterPort, options: ServiceOptions) -> None:
         self._cluster, self._options = cluster, options
-        self._metrics = GatewayMetrics()
+        self.metrics = GatewayMetrics()
         self._health = health_aio.HealthServicer()
         self._desk: CallDesk | None = None
         self._server: aio.Server | None = None
@@ -64,18 +66,12 @@ class Gateway:
         Raises:
             InvalidConfig: a file of keys or certificates is not as it has to be, or a port is taken.
         """
-        options = self._options
-        self._desk = CallDesk(KeyRing.load(options.keys), self._metrics, log_json=options.log_json)
-        self._server = server = aio.server(
-            options=_channel_options(options), maximum_concurrent_rpcs=options.limits.max_calls
-        )
-        server.add_generic_rpc_handlers(self._handlers(self._desk))
-        await self._add_standard_services(server)
-        self.port = _listen(server, options)
-        await server.start()
-        if options.metrics_port is not None:
-            self._serve_metrics(options.metrics_host, options.metrics_port)
-        _LOG.info("serving at %s:%d", options.host, self.port)
+        try:
+            await self._start(self._options)
+        except BaseException:
+            await self.stop()
+            raise
+        _LOG.info("serving at %s:%d", self._options.host, self.port)
         return self.port
 
     async def drain(self, grace_s: float | None = None) -> None:
@@ -91,16 +87,28 @@ class Gateway:
     async def stop(self) -> None:
         """Break off what is under way. Stopping again does nothing."""
         server, self._server = self._server, None
-        if server is not None:
+        if server is not None and self._desk is not None:
             await server.stop(grace=None)
+            await self._desk.idle(_CLOSING_S)
         if self._polling is not None:
             self._polling.cancel()
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.close)
             self._metrics_server = None
 
+    async def _start(self, options: ServiceOptions) -> None:
+        self._desk = CallDesk(KeyRing.load(options.keys), self.metrics, log_json=options.log_json)
+        limits = options.limits
+        self._server = server = aio.server(options=_channel_options(options), maximum_concurrent_rpcs=limits.max_calls)
+        server.add_generic_rpc_handlers(self._handlers(self._desk))
+        await self._add_standard_services(server)
+        self.port = _listen(server, options)
+        if options.metrics_port is not None:
+            self._serve_metrics(options.metrics_host, options.metrics_port)
+        await server.start()
+
     def _handlers(self, desk: CallDesk) -> list[grpc.GenericRpcHandler]:
-        cluster, metrics, turnstile = self._cluster, self._metrics, Turnstile(self._options.limits)
+        cluster, metrics, turnstile = self._cluster, self.metrics, Turnstile(self._options.limits)
         servicers = {
             "StreamService": StreamServicer(cluster, turnstile),
             "IngestService": IngestServicer(cluster, turnstile, metrics, desk.closing),
@@ -120,8 +128,9 @@ class Gateway:
         reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
 
     def _serve_metrics(self, host: str, port: int) -> None:
+        """Raises: InvalidConfig: the port cannot be used."""
         try:
-            self._metrics_server = self._metrics.serve(host, port)
+            self._metrics_server = self.metrics.serve(host, port)
         except OSError as error:
             raise InvalidConfig(
                 f"metrics_port: {host}:{port} cannot be used: {error.strerror}", key="metrics_port"
@@ -133,9 +142,9 @@ class Gateway:
         """Keep the actors' metrics fresh."""
         while True:
             try:
-                self._metrics.actors.update(await self._cluster.status())
-            except (CacheFlowError, StoreError) as error:
-                _LOG.warning("the actors' metrics are old: %s", error)
+                self.metrics.actors.update(await self._cluster.status())
+            except Exception as error:  # whatever it is: the next time may go well
+                _LOG.warning("the actors' metrics are those of before: %r", error)
             await asyncio.sleep(_POLL_S)
 
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from cacheflow_ray.actors.api import FramePayload, IngestSession, PayloadKind
 from cacheflow_ray.config import ServiceLimits
-from cacheflow_ray.engine.sessions import Position
+from cacheflow_ray.engine.position import Position
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service.limits import check
 from cacheflow_ray.service.messages import read_frame

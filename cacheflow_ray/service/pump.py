@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cacheflow_ray.actors.api import IngestSession
-from cacheflow_ray.engine.sessions import Position
+from cacheflow_ray.engine.position import Position
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service.intake import Credits, Intake, Load
 from cacheflow_ray.service.messages import Granted

@@ -24,11 +24,12 @@ from xxhash import xxh3_128
 from memory_store.codec import Buffer
 from memory_store.errors import CorruptRecord
 from memory_store.files import remove_others, sync_folder, write_file
+from memory_store.library.ids import MAX_BLOCKS, MAX_STREAMS
 from memory_store.library.segment import Segment
 from memory_store.library.state import LibrarySpec, State
 from memory_store.library.tail import Tail
 from memory_store.records import Array
-from memory_store.values import decode_json, encode_json
+from memory_store.values import MALFORMED, decode_json, encode_json
 
 FORMAT = 1
 _MANIFEST, _SEGMENT, _TAIL = "manifest", ".segment", ".tail"
@@ -71,16 +72,16 @@ class Snapshots:
     def read(self, folder: Path) -> State | None:
         """The state the folder holds, its segments with keys 0, 1, ...; None when there is any doubt about it."""
         try:
-            fields = decode_json(_KIND, _KEY, (folder / _MANIFEST).read_bytes())
+            fields = decode_json(_KIND, _KEY, (folder / _MANIFEST).read_bytes(), dict)
             if fields["format"] != FORMAT or fields["about"] != self._about:
                 return None
             parts = fields["segments"]
             state = State(
-                segments=tuple(_read_segment(folder, key, part) for key, part in enumerate(parts)),
+                segments=tuple(_read_segment(folder, key, part, self._dim) for key, part in enumerate(parts)),
                 tail=_read_tail(folder, fields["tail"], self._dim),
                 num_blocks=_read_marks(fields["num_blocks"]),
             )
-        except (OSError, CorruptRecord, ValueError, KeyError, TypeError, struct.error, RuntimeError):
+        except (OSError, CorruptRecord, RuntimeError, *MALFORMED):
             return None  # RuntimeError: whole bytes that this version of FAISS does not read
         self._written = {(folder, key): part["name"] for key, part in enumerate(parts)}
         return state
@@ -112,9 +113,11 @@ def _read_named(folder: Path, name: str) -> tuple[Array, memoryview]:
     return ids, value[_COUNT.size + ids.nbytes :]
 
 
-def _read_segment(folder: Path, key: int, part: Mapping[str, Any]) -> Segment:
+def _read_segment(folder: Path, key: int, part: Mapping[str, Any], dim: int) -> Segment:
     ids, codes = _read_named(folder, part["name"])
     index = cast(faiss.IndexIVF, faiss.deserialize_index(np.frombuffer(codes, np.uint8)))
+    if (index.ntotal, index.d) != (len(ids), dim):
+        raise ValueError(f"{index.ntotal} vectors of dimension {index.d} for {len(ids)} ids")
     alive = np.ones(len(ids), bool)
     for start, stop in part["dead"]:
         alive[start:stop] = False
@@ -126,8 +129,15 @@ def _read_tail(folder: Path, name: str, dim: int) -> Tail:
     return Tail.empty(dim).appended(ids, np.frombuffer(data, np.float32).reshape(len(ids), dim))
 
 
-def _read_marks(pairs: list[list[int]]) -> dict[int, int]:
-    return {int(stream_number): int(num_blocks) for stream_number, num_blocks in pairs}
+def _read_marks(pairs: Any) -> dict[int, int]:
+    marks: dict[int, int] = dict(pairs)
+    if not all(_is_count(key, MAX_STREAMS - 1) and _is_count(value, MAX_BLOCKS) for key, value in marks.items()):
+        raise ValueError(f"no stream has a number or blocks like these: {marks}")
+    return marks
+
+
+def _is_count(value: object, most: int) -> bool:
+    return isinstance(value, int) and 0 <= value <= most
 
 
 def _runs(flags: Array) -> list[list[int]]:

@@ -26,8 +26,8 @@ from cacheflow_ray.actors.api import (
     StreamView,
 )
 from cacheflow_ray.config import AskOptions
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo, Usage
-from cacheflow_ray.engine.sessions import Overload, Position
 from memory_store.errors import EpochFenced, StreamExists, StreamNotFound
 from memory_store.records import Retention
 
@@ -126,6 +126,7 @@ class Session:
 
     async def finish(self) -> Position:
         self._cluster.fail()
+        assert not self.position.complete, "it was over when it was opened"
         self.kept.position = replace(self.kept.position, complete=True)
         return self.kept.position
 

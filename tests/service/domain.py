@@ -20,8 +20,8 @@ from cacheflow_ray.actors.api import (
     StreamView,
 )
 from cacheflow_ray.config import AskOptions, StreamSettings
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo, Usage
-from cacheflow_ray.engine.sessions import Overload, Position
 from cacheflow_ray.service.messages import Granted, SearchCall, Start
 from cacheflow_ray.types import TimeRange
 from memory_store.records import Retention

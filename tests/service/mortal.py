@@ -24,7 +24,7 @@ from cacheflow_ray.actors.api import (
     StreamView,
 )
 from cacheflow_ray.config import ServiceOptions
-from cacheflow_ray.engine.sessions import Overload, Position
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.service.gateway import Gateway
 from tests.service.cluster_double import Kept, MemoryCluster, Session
 

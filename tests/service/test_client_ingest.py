@@ -311,8 +311,10 @@ def test_quality_is_that_of_the_jpegs(quality: int) -> None:
 def test_a_source_that_is_none_is_named_before_or_when_it_is_met(
     source: Any, options: IngestOptions, raised: type[Exception]
 ) -> None:
+    cluster = MortalCluster()
     with pytest.raises(raised):
-        ingested(MortalCluster(), source, options=options)
+        ingested(cluster, source, options=options)
+    assert not (isinstance(source, str) and cluster.streams)
 
 
 @pytest.mark.parametrize(

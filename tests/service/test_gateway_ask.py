@@ -165,9 +165,10 @@ async def test_so_many_questions_at_a_time(limits: dict[str, int], limit: str, m
 async def test_so_many_streams_a_question() -> None:
     async with serving(limits=ServiceLimits(max_streams_per_question=2)) as served:
         await make(served, "a", "b", "c")
-        await served.call("Ask", AskRequest(streams=["a", "b"], question="?"))
-        code, _ = await refused(served.call("Ask", AskRequest(streams=["a", "b", "c"], question="?")))
-        assert code is StatusCode.RESOURCE_EXHAUSTED
+        for method, kind, words in (("Ask", AskRequest, "question"), ("Search", SearchRequest, "text")):
+            await served.call(method, kind(streams=["a", "b"], **{words: "?"}))
+            code, _ = await refused(served.call(method, kind(streams=["a", "b", "c"], **{words: "?"})))
+            assert code is StatusCode.RESOURCE_EXHAUSTED
 
 
 @in_loop

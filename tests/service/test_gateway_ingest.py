@@ -11,9 +11,9 @@ from google.rpc.error_details_pb2 import QuotaFailure
 from google.rpc.status_pb2 import Status
 from grpc import StatusCode, aio
 
-from cacheflow_ray.actors.api import PayloadKind
+from cacheflow_ray.actors.api import IngestSession, NewStream, PayloadKind
 from cacheflow_ray.config import ServiceLimits
-from cacheflow_ray.engine.sessions import Overload
+from cacheflow_ray.engine.position import Overload
 from cacheflow_ray.errors import BrokenMedia, EncoderLost
 from cacheflow_ray.service.v1.ingest_pb2 import IngestRequest, IngestStart
 from tests.service.cluster_double import MemoryCluster, Session
@@ -253,6 +253,28 @@ async def test_a_client_that_goes_away_closes_its_session() -> None:
 
 def _closed(sessions: list[Session]) -> bool:
     return all(session.num_closed == 1 and not session.under_way for session in sessions)
+
+
+class SlowToOpen(MemoryCluster):
+    """Opening waits for the gate."""
+
+    async def open_ingest(self, new: NewStream, kind: PayloadKind, overload: Overload) -> IngestSession:
+        session = await super().open_ingest(new, kind, overload)
+        await self.gate.wait()
+        return session
+
+
+@in_loop
+async def test_a_session_that_opens_for_nobody_is_closed() -> None:
+    cluster = SlowToOpen()
+    cluster.gate.clear()
+    async with serving(cluster) as served:
+        call = await _asking(served, "door")
+        await until(lambda: bool(cluster.sessions))
+        call.cancel()
+        await asyncio.sleep(0.1)
+        cluster.gate.set()
+        await until(lambda: cluster.sessions[0].num_closed == 1)
 
 
 @in_loop

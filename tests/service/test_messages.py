@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cacheflow_ray.actors.api import ActorStatus, Answered, AskCall, ClusterStatus, FramePayload, NewStream, StreamView
 from cacheflow_ray.actors.api import PayloadKind as Kind
 from cacheflow_ray.config import AskOptions, StreamSettings
-from cacheflow_ray.engine.sessions import Overload
+from cacheflow_ray.engine.position import Overload
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service import messages
 from cacheflow_ray.service.messages import Changes, Granted, Page, SearchCall, Start

@@ -8,7 +8,7 @@ import zlib
 from contextlib import suppress
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cacheflow_ray.actors.api import FramePayload
@@ -73,6 +73,7 @@ def test_what_is_no_picture_is_refused(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@settings(deadline=None)
 @given(data=st.data())
 def test_a_damaged_picture_passes_or_is_refused_and_nothing_else(kind: str, data: st.DataObject) -> None:
     whole = bytearray(picture(20, 20, kind))

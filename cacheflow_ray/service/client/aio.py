@@ -15,7 +15,7 @@ from cacheflow_ray.service import messages
 from cacheflow_ray.service.client import methods
 from cacheflow_ray.service.client.answer import AsyncAnswer
 from cacheflow_ray.service.client.channel import Asks, Connection, Gets, Method, Tls
-from cacheflow_ray.service.client.ingest import IngestOptions, Progress, Watcher, opened
+from cacheflow_ray.service.client.ingest import IngestOptions, Progress, Watcher, check, opened
 from cacheflow_ray.service.client.pushing import Pushing
 from cacheflow_ray.service.client.sources import Source
 from cacheflow_ray.service.v1 import admin_pb2, search_pb2, stream_pb2
@@ -104,6 +104,7 @@ class AsyncClient:
             UsageError: frames that do not count upwards. LimitExceeded: one is larger than the service takes.
         """
         options = options or IngestOptions()
+        await check(source, options)  # a path that is none leaves no stream behind
         made = await self.create_stream(options.stream(stream))
         if made.info.complete:
             return made

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeAlias, cast
 
 from cacheflow_ray.actors.api import NewStream, PayloadKind, StreamView
 from cacheflow_ray.config import StreamSettings
+from cacheflow_ray.engine.position import Overload
 from cacheflow_ray.engine.reports import IngestProgress
-from cacheflow_ray.engine.sessions import Overload
 from cacheflow_ray.errors import InvalidConfig, SourceNotFound, UsageError
 from cacheflow_ray.service.client.feeds import Feed, FileFeed, FrameFeed
 from cacheflow_ray.service.client.sources import Frames, Payloads, Source, is_file, payload_of
@@ -86,6 +86,20 @@ class Opened:
         return None if self.video is None else self.video.report.warning
 
 
+async def check(source: Source, options: IngestOptions) -> None:
+    """See that there is such a file or folder. Addresses and pipes are not tried: they may not give the same twice.
+
+    Raises: as `opened`.
+    """
+    if options.payload is PayloadKind.CONTAINER:
+        with _open_file(source):
+            return
+    if isinstance(source, str | Path) and "://" not in str(source):
+        path = Path(source)
+        if path.is_file() or path.is_dir() or not path.exists():
+            await asyncio.to_thread(lambda: _open_video(path, 1.0).close())
+
+
 @asynccontextmanager
 async def opened(source: Source, made: StreamView, options: IngestOptions) -> AsyncIterator[Opened]:
     """The source, as the options send it to the stream that was made; closed at the end.
@@ -98,7 +112,7 @@ async def opened(source: Source, made: StreamView, options: IngestOptions) -> As
         if options.payload is PayloadKind.CONTAINER:
             ready = Opened(feed=FileFeed(stack.enter_context(_open_file(source))))
         elif is_file(source):
-            video = await asyncio.to_thread(_open_video, source, made)
+            video = await asyncio.to_thread(_open_video, source, _fps(made))
             stack.callback(video.close)
             frames = _ahead(video, made)
             stack.callback(frames.close)
@@ -127,10 +141,10 @@ def _open_file(source: Source) -> Iterator[BinaryIO]:
         yield given
 
 
-def _open_video(source: str | Path | BinaryIO, made: StreamView) -> FrameSource:
+def _open_video(source: str | Path | BinaryIO, fps: float | None) -> FrameSource:
     from cacheflow_ray.media import open_source
 
-    return open_source(source, fps=_fps(made))
+    return open_source(source, fps=fps)
 
 
 def _ahead(video: FrameSource, made: StreamView) -> Generator[Frame, None, None]:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from cacheflow_ray.actors.api import FramePayload, NewStream, PayloadKind
-from cacheflow_ray.engine.sessions import Overload, Position
+from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service.messages.fields import read_enum, read_labels, write_enum
 from cacheflow_ray.service.messages.settings import read_settings, write_settings

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cacheflow_ray.actors.api import NewStream, StreamView
+from cacheflow_ray.engine.position import Position
 from cacheflow_ray.engine.reports import StreamInfo
-from cacheflow_ray.engine.sessions import Position
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service.messages.fields import nanoseconds, read_labels
 from cacheflow_ray.service.messages.settings import (

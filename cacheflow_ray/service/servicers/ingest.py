@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 from cacheflow_ray.actors.api import ClusterPort, IngestSession
 from cacheflow_ray.errors import CacheFlowError, UsageError
@@ -57,7 +57,7 @@ class IngestServicer:
     async def _opened(self, start: Start, tenant: Tenant) -> AsyncIterator[IngestSession]:
         """Its session, closed at once however the call ends."""
         async with self._turnstile.making(self._cluster, tenant, start.new.stream_id):
-            session = await self._cluster.open_ingest(start.new, start.kind, start.overload)
+            session = await self._open(start)
         try:
             yield session
         finally:
@@ -65,6 +65,15 @@ class IngestServicer:
                 await session.close()
             except (CacheFlowError, StoreError) as error:  # what was acknowledged is durable, the rest is sent again
                 _LOG.warning("stream %s was not closed: %s", start.new.stream_id, error)
+
+    async def _open(self, start: Start) -> IngestSession:
+        opening = asyncio.ensure_future(self._cluster.open_ingest(start.new, start.kind, start.overload))
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:  # the client went away meanwhile
+            with suppress(CacheFlowError, StoreError):
+                await (await opening).close()
+            raise
 
 
 async def _read_first(requests: AsyncIterator[IngestRequest], tenant: str) -> Start:

@@ -84,7 +84,7 @@ KINDS = {
     "json": Coded(
         first=encode_json(b"HEAD", _KEY, {"num_blocks": 3}),
         second=encode_json(b"HEAD", _KEY, {"num_blocks": 4}),
-        decode=lambda value: decode_json(b"HEAD", _KEY, value),
+        decode=lambda value: decode_json(b"HEAD", _KEY, value, dict),
     ),
     "thumbnail": Coded(
         first=seal(b"THUM", _KEY, b"jpeg" * 9),

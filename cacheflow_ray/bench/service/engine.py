@@ -1,0 +1,81 @@
+"""The engine alone, in this process: the pool an encoder's actor has, given the same frames, and a store beside it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from time import perf_counter
+
+import torch
+
+from cacheflow_ray.bench.service.pushing import stream_frames
+from cacheflow_ray.config import EncoderOptions
+from cacheflow_ray.engine.creating import WantedStream, ensure_stream
+from cacheflow_ray.engine.opened import Backend
+from cacheflow_ray.engine.pool import EncoderPool
+from cacheflow_ray.engine.position import Position
+from cacheflow_ray.engine.sessions import End
+from cacheflow_ray.media import Frame
+from cacheflow_ray.models import VideoModel
+from memory_store import Store
+
+_CLOSE_S = 60.0
+
+#: Frames of a push; of each stream two are under way.
+_PUSHED = 16
+
+
+@contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """So many threads of torch's in this process meanwhile."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def ingest_in_process(
+    model: VideoModel, folder: Path, names: Sequence[str], num_frames: int, options: EncoderOptions
+) -> float:
+    """Seconds it takes: from making the streams to their last frame durable; settings as the model recommends."""
+    frames = [list(stream_frames(number, num_frames)) for number in range(len(names))]
+    with Store.open(folder) as store:
+        backend = Backend(model=model, store=store)
+        pool = EncoderPool(backend, options)
+        try:
+            started = perf_counter()
+            epochs = {name: _opened(backend, pool, name, store.claim) for name in names}
+            _push(pool, epochs, dict(zip(names, frames, strict=True)))
+            return perf_counter() - started
+        finally:
+            pool.close(_CLOSE_S)
+
+
+def _opened(backend: Backend, pool: EncoderPool, name: str, claim: Callable[[str], int]) -> int:
+    """Make a stream and open it; returns the epoch."""
+    ensure_stream(backend, WantedStream(stream_id=name))
+    epoch = claim(name)
+    pool.open(name, epoch)
+    return epoch
+
+
+def _push(pool: EncoderPool, epochs: dict[str, int], frames: dict[str, list[Frame]]) -> None:
+    waiting: deque[Future[Position]] = deque()
+    for start in range(0, max(map(len, frames.values())), _PUSHED):
+        for name, own in frames.items():
+            while len(waiting) >= 2 * len(frames):
+                waiting.popleft().result()
+            makes = [partial(_same, frame) for frame in own[start : start + _PUSHED]]
+            waiting.append(pool.push(name, epochs[name], makes))
+    for end in [pool.finish(name, epochs[name], End(final=True)) for name in frames]:
+        end.result()
+
+
+def _same(frame: Frame) -> Frame:
+    return frame

@@ -1,0 +1,41 @@
+"""Many streams at once: equal shares, and memory that is bounded by their credits."""
+
+from __future__ import annotations
+
+import statistics
+
+from cacheflow_ray.bench.results import Part
+from cacheflow_ray.bench.service.lab import TINY, Lab
+from cacheflow_ray.bench.service.pushing import Push, push_for
+
+
+def measure_fairness(lab: Lab) -> Part:
+    """`fairness_max_over_min`: frames made durable of the stream with most, over those of the one with least.
+
+    Counted for a fixed time once every stream has begun; each is pushed as fast as its credits let.
+    """
+    cluster, sizes = lab.cluster(TINY), lab.sizes
+    before = cluster.resident_bytes()
+    lab.note(f"pushing {sizes.crowd} streams for {sizes.crowd_s:g} s")
+    names = tuple(f"crowd-{number}" for number in range(sizes.crowd))
+    pushing = lab.elsewhere(push_for, Push(address=cluster.address, names=names), sizes.crowd_s)
+    cluster.wait(sizes.crowd)
+    during = cluster.resident_bytes()
+    pushed = pushing.result()
+    cluster.wait(0)
+    least, most = min(pushed.frames), max(pushed.frames)
+    after = cluster.resident_bytes()
+    return Part(
+        ratios={"fairness_max_over_min": most / least if least else float("inf")},
+        details={
+            "streams": sizes.crowd,
+            "frames_per_s": pushed.frames_per_s,
+            "frames_most": most,
+            "frames_median": statistics.median(pushed.frames),
+            "frames_least": least,
+            "resident_mb": {
+                name: {"before": before[name] / 1e6, "during": during[name] / 1e6, "after": after[name] / 1e6}
+                for name in before
+            },
+        },
+    )

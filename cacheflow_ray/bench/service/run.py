@@ -1,0 +1,121 @@
+"""One run: measure part after part on clusters of its own, gather the ratios and their targets."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import mkdtemp
+from time import perf_counter
+
+import torch
+
+from cacheflow_ray.bench.measure import describe_machine
+from cacheflow_ray.bench.results import Part, Target, missed_targets
+from cacheflow_ray.bench.service.fairness import measure_fairness
+from cacheflow_ray.bench.service.gateway import measure_gateway
+from cacheflow_ray.bench.service.ingest import measure_batch, measure_ingest
+from cacheflow_ray.bench.service.lab import Lab
+from cacheflow_ray.bench.service.questions import measure_asking, measure_busy
+from cacheflow_ray.bench.service.sizes import QUICK, ServiceSizes
+from cacheflow_ray.config import DEFAULT_MODEL
+from cacheflow_ray.errors import UsageError
+from memory_store.records import JsonValue
+
+#: The parts by name, in the order they run.
+PARTS: dict[str, Callable[[Lab], Part]] = {
+    "ingest": measure_ingest,
+    "busy": measure_busy,
+    "gateway": measure_gateway,
+    "batch": measure_batch,
+    "fairness": measure_fairness,
+    "ask": measure_asking,
+}
+
+TARGETS = {
+    "service_over_engine": Target(sign=">=", bound=0.8),
+    "gateway_over_echo": Target(sign=">=", bound=0.5),
+    "fairness_max_over_min": Target(sign="<=", bound=1.5),
+    "batch16_over_1": Target(sign=">=", bound=2.5),
+    "ttft_busy_over_idle": Target(sign="<=", bound=3.0),
+    "ask_overhead_ms": Target(sign="<=", bound=10.0),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceReport:
+    """Everything one run measured.
+
+    Args:
+        model: of the parts that are not about toy dimensions.
+        machine: what on.
+        parts: by name, in the order they ran.
+        seconds: of the whole run.
+    """
+
+    model: str
+    machine: Mapping[str, JsonValue]
+    parts: Mapping[str, Part]
+    seconds: float
+
+    targets = TARGETS
+
+    @property
+    def title(self) -> str:
+        """One line: what was measured."""
+        return f"service, {self.model} on {self.machine['cores']} cores of {self.machine['cpu']}"
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        return {name: value for part in self.parts.values() for name, value in part.ratios.items()}
+
+    def as_json(self) -> dict[str, JsonValue]:
+        missed = missed_targets(self.ratios, TARGETS)
+        return {
+            "model": self.model,
+            "machine": dict(self.machine),
+            "ratios": dict(self.ratios),
+            "targets": {name: str(target) for name, target in TARGETS.items() if name in self.ratios},
+            "met": {name: name not in missed for name in self.ratios},
+            "missed": list(missed),
+            "details": {name: dict(part.details) for part in self.parts.values() for name in part.ratios},
+            "seconds": self.seconds,
+        }
+
+
+def run_service_bench(
+    *,
+    model: str = DEFAULT_MODEL,
+    only: Sequence[str] = (),
+    work: Path | None = None,
+    threads: int | None = None,
+    sizes: ServiceSizes = QUICK,
+    note: Callable[[str], None] = lambda text: None,
+) -> ServiceReport:
+    """Measure the parts named (all, when none is) on the CPU.
+
+    Ray is started where this process has none, and runs on until the process ends.
+
+    Args:
+        work: a folder to make stores in, on the disk that is to be measured; None takes the system's.
+        threads: that torch computes with, in each process; None: as many as there are cores.
+        note: shows one line of progress.
+
+    Raises:
+        UsageError: an unknown part.
+    """
+    unknown = sorted(set(only) - PARTS.keys())
+    if unknown:
+        raise UsageError(f"no part {unknown[0]!r} to measure: use {', '.join(PARTS)}")
+    started = perf_counter()
+    folder = Path(mkdtemp(prefix="cacheflow-bench-", dir=work))
+    threads = threads or len(os.sched_getaffinity(0))
+    try:
+        with Lab(folder, sizes, model=model, threads=threads, note=note) as lab:
+            parts = {name: measure(lab) for name, measure in PARTS.items() if not only or name in only}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    machine = describe_machine(torch.device("cpu")) | {"torch_threads": threads}
+    return ServiceReport(model=model, machine=machine, parts=parts, seconds=perf_counter() - started)

@@ -1,0 +1,238 @@
+"""`cacheflow serve`: the memory as a service, on this machine or a Ray cluster."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from dataclasses import dataclass
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
+from cacheflow_ray.cli.output import Output, err_console, plural
+from cacheflow_ray.errors import UsageError
+
+if TYPE_CHECKING:
+    from cacheflow_ray.actors.topology import ClusterOptions
+    from cacheflow_ray.config import ServiceOptions
+
+EPILOG = """Examples:
+
+$ cacheflow serve
+
+$ cacheflow serve --data /archive --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
+
+$ cacheflow serve --encoders 4 --answerers 2 --gpus-per-encoder 0.5 --gpus-per-answerer 1 --ray-address auto
+
+$ cacheflow ingest clip.mp4 --server 127.0.0.1:50051
+
+It says where it serves on one line, and then serves. SIGTERM or Ctrl-C closes it without losing anything: nothing new
+is taken, questions are answered, what was pushed becomes durable; a second Ctrl-C does not wait for that. The same
+command on a Ray cluster where it runs already, as after --detached, joins it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listening:
+    """Where clients find the service, and whom it takes."""
+
+    host: Annotated[
+        str, typer.Option("--host", metavar="HOST", help="Address to listen at; 0.0.0.0: from other machines too.")
+    ] = "127.0.0.1"
+    port: Annotated[int, typer.Option("--port", metavar="PORT", help="Port; 0: any free one.")] = 50051
+    metrics_port: Annotated[
+        int | None, typer.Option("--metrics-port", metavar="PORT", help="Serve /metrics for Prometheus here.")
+    ] = None
+    keys: Annotated[
+        Path | None,
+        typer.Option(
+            "--keys", metavar="TOML", help="Tenants and their API keys; without, whoever connects may do all."
+        ),
+    ] = None
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="PEM", help="Certificate of the service: encrypts.")
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="PEM", help="Its private key.")] = None
+    client_ca: Annotated[
+        Path | None,
+        typer.Option("--client-ca", metavar="PEM", help="Take only clients with certificates of these authorities."),
+    ] = None
+    grace: Annotated[
+        float, typer.Option("--grace", metavar="S", help="When it closes, what is under way gets so long to end.")
+    ] = 30.0
+
+    def options(self) -> ServiceOptions:
+        """Raises UsageError, InvalidConfig."""
+        from cacheflow_ray.config import ServiceOptions, TlsOptions
+
+        if (self.tls_cert is None) != (self.tls_key is None):
+            raise UsageError("--tls-cert and --tls-key go together: give both, or none")
+        if self.client_ca is not None and self.tls_cert is None:
+            raise UsageError("--client-ca takes --tls-cert and --tls-key: give all three")
+        # An actor works in another folder.
+        given: dict[str, Any] = {name: path and path.absolute() for name, path in self._files().items()}
+        tls = TlsOptions.model_validate(given) if self.tls_cert else None
+        return ServiceOptions(
+            host=self.host,
+            port=self.port,
+            metrics_host=self.host,
+            metrics_port=self.metrics_port,
+            tls=tls,
+            keys=self.keys and self.keys.absolute(),
+            drain_grace_s=self.grace,
+        )
+
+    def _files(self) -> dict[str, Path | None]:
+        return {"cert": self.tls_cert, "key": self.tls_key, "client_ca": self.client_ca}
+
+    @property
+    def is_open(self) -> bool:
+        """Whether strangers may reach it, and are taken."""
+        return self.keys is None and self.client_ca is None and not _is_loopback(self.host)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """What the service is made of, and where it runs."""
+
+    encoders: Annotated[
+        int, typer.Option("--encoders", metavar="N", rich_help_panel="Cluster", help="Encoders at the start.")
+    ] = 1
+    answerers: Annotated[
+        int, typer.Option("--answerers", metavar="N", rich_help_panel="Cluster", help="Answerers at the start.")
+    ] = 1
+    stores: Annotated[
+        int,
+        typer.Option(
+            "--stores", metavar="N", rich_help_panel="Cluster", help="Data folders; fixed once there is data."
+        ),
+    ] = 1
+    gpus_per_encoder: Annotated[
+        float,
+        typer.Option(
+            "--gpus-per-encoder", metavar="G", rich_help_panel="Cluster", help="0.5: two share one. Default: 0."
+        ),
+    ] = 0.0
+    gpus_per_answerer: Annotated[
+        float, typer.Option("--gpus-per-answerer", metavar="G", rich_help_panel="Cluster", help="As for encoders.")
+    ] = 0.0
+    durability: Annotated[
+        str,
+        typer.Option(
+            "--durability",
+            metavar="D",
+            rich_help_panel="Cluster",
+            help="What a crash may cost: power_safe, process_safe or relaxed.",
+        ),
+    ] = "power_safe"
+    source_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--source-root", metavar="DIR", rich_help_panel="Cluster", help="Clients may have files below it read."
+        ),
+    ] = None
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDR",
+            rich_help_panel="Cluster",
+            help="Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
+        ),
+    ] = None
+    namespace: Annotated[
+        str, typer.Option("--namespace", metavar="NAME", rich_help_panel="Cluster", help="Of its actors in Ray.")
+    ] = "cacheflow"
+    detached: Annotated[
+        bool,
+        typer.Option("--detached", rich_help_panel="Cluster", help="Leave it running on the Ray cluster, and return."),
+    ] = False
+
+    def options(self, place: Place, model: ModelChoice) -> ClusterOptions:
+        """Raises UsageError, InvalidConfig."""
+        from cacheflow_ray.actors.topology import ClusterOptions
+        from cacheflow_ray.config import Defaults, StoreOptions, TopologyOptions
+
+        if self.detached and self.ray_address is None:
+            raise UsageError("--detached leaves it running on a Ray cluster: name one with --ray-address")
+        defaults = Defaults.from_environment()
+        named = ("encoders", "answerers", "stores", "gpus_per_encoder", "gpus_per_answerer", "namespace")
+        return ClusterOptions(
+            data=place.folder(defaults),
+            model=model.name(defaults),
+            model_options=model.options(defaults),
+            store=StoreOptions.model_validate({"durability": self.durability}),
+            topology=TopologyOptions.model_validate({name: getattr(self, name) for name in named}),
+            ray_address=self.ray_address,
+            source_root=self.source_root,
+        )
+
+
+def register(app: typer.Typer) -> None:
+    app.command("serve", help="Serve the memory to clients, on this machine or a Ray cluster.", epilog=EPILOG)(
+        flattened(serve)
+    )
+
+
+def serve(place: Place, model: ModelChoice, listening: Listening, shape: Shape, as_json: Json = False) -> None:
+    from cacheflow_ray.actors import topology
+    from cacheflow_ray.service.gateway import Gateway
+
+    output, service = Output(as_json=as_json), listening.options()
+    cluster = shape.options(place, model)
+    try:
+        with err_console().status("starting"):  # shown on a terminal only
+            started = topology.start(cluster)
+            port = started.serve(partial(Gateway, options=service))
+        tell(cluster, listening, shape, port, output)
+        if shape.detached:
+            return
+        _until_told()
+        output.note("closing: what is under way ends first (Ctrl-C: at once)")
+        started.drain(listening.grace)
+        started.stop()
+    finally:
+        topology.disconnect()
+
+
+def tell(cluster: ClusterOptions, listening: Listening, shape: Shape, port: int, output: Output) -> None:
+    """One line, or the object of --json: where it serves, and what."""
+    address = f"{listening.host}:{port}"
+    if listening.is_open:
+        output.warn(f"whoever reaches {address} may read and delete everything: give --keys, and --tls-cert")
+    made = [(shape.encoders, "encoder"), (shape.answerers, "answerer"), (shape.stores, "store")]
+    parts = ", ".join(plural(count, noun) for count, noun in made)
+    output.say(f"serving at {address}: {parts} in {cluster.data}, model {cluster.model}")
+    output.result(
+        {
+            "address": address,
+            "encoders": shape.encoders,
+            "answerers": shape.answerers,
+            "stores": shape.stores,
+            "data": cluster.data,
+            "model": cluster.model,
+            "metrics_port": listening.metrics_port,
+            "detached": shape.detached,
+        }
+    )
+
+
+def _until_told() -> None:
+    """Returns at SIGTERM or Ctrl-C; from then on both do what they did before."""
+    told = threading.Event()
+    earlier = {number: signal.signal(number, lambda *_: told.set()) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        told.wait()
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
