@@ -138,7 +138,7 @@ class ActorStatus:
     """One actor.
 
     Args:
-        role: encoder, store, answerer or gateway.
+        role: encoder, store, answerer, gateway or director.
         alive: it answered in time.
         exposition: its metrics as Prometheus text, without labels that tell the actor.
     """

@@ -27,7 +27,7 @@ from cacheflow_ray.actors.api import (
 from cacheflow_ray.actors.errors import asked
 from cacheflow_ray.actors.pushed import Pushed
 from cacheflow_ray.actors.remote_store import RemoteStore
-from cacheflow_ray.actors.setup import DIRECTOR, Setup
+from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.catalog import SOURCE_URI, stream_info, stream_position
 from cacheflow_ray.engine.position import Overload, Position
@@ -129,6 +129,7 @@ class Cluster:
     async def status(self) -> ClusterStatus:
         names = await self._direct("names")
         every = [(role, name) for role, own in zip(_ROLES, names, strict=True) for name in own]
+        every += [("gateway", GATEWAY), ("director", DIRECTOR)]
         told = await asyncio.gather(*[self._status(role, name) for role, name in every])
         return ClusterStatus(
             actors=tuple(status for status, _ in told), streams=tuple(itertools.chain(*[live for _, live in told]))

@@ -8,6 +8,7 @@ from pathlib import Path
 from cacheflow_ray.config import EncoderOptions, ModelOptions, StoreOptions
 
 DIRECTOR = "director"
+GATEWAY = "gateway"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -16,11 +16,9 @@ from cacheflow_ray.actors.api import ClusterPort
 from cacheflow_ray.actors.director import Director
 from cacheflow_ray.actors.errors import got
 from cacheflow_ray.actors.host import Host, Server
-from cacheflow_ray.actors.setup import DIRECTOR, Setup, StorePlace
+from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
 from cacheflow_ray.actors.spawning import spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
-
-GATEWAY = "gateway"
 
 #: A batch of frames goes with the call that pushes it: three times as fast as through the object store.
 _INLINED = {"max_direct_call_object_size": 1 << 20, "task_rpc_inlined_bytes_limit": 8 << 20}

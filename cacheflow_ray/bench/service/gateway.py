@@ -11,8 +11,9 @@ from typing import Any
 
 from PIL import Image
 
+from cacheflow_ray.actors.setup import GATEWAY
 from cacheflow_ray.actors.spawning import spawn
-from cacheflow_ray.actors.topology import GATEWAY, Topology
+from cacheflow_ray.actors.topology import Topology
 from cacheflow_ray.bench.results import Part
 from cacheflow_ray.bench.service.bare import SAME, WORD, BareServer, Volley, fire, one
 from cacheflow_ray.bench.service.lab import Lab

@@ -17,8 +17,9 @@ from typing import ParamSpec, Self, TypeVar
 from cacheflow_ray.actors import topology
 from cacheflow_ray.actors.errors import got
 from cacheflow_ray.actors.host import Host
+from cacheflow_ray.actors.setup import GATEWAY
 from cacheflow_ray.actors.spawning import spawn
-from cacheflow_ray.actors.topology import GATEWAY, ClusterOptions
+from cacheflow_ray.actors.topology import ClusterOptions
 from cacheflow_ray.bench.service.sizes import ServiceSizes
 from cacheflow_ray.config import EncoderOptions, ModelOptions, ServiceOptions, TopologyOptions
 from cacheflow_ray.service.client import Client

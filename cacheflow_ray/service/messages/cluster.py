@@ -16,6 +16,7 @@ _ROLES = {
     _Actor.ROLE_STORE: "store",
     _Actor.ROLE_ANSWERER: "answerer",
     _Actor.ROLE_GATEWAY: "gateway",
+    _Actor.ROLE_DIRECTOR: "director",
 }
 
 MAX_ACTORS = 1024

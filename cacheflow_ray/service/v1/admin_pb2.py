@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cacheflow_ray.service.v1 import stream_pb2 as cacheflow_dot_v1_dot_stream__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61\x63heflow/v1/admin.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/stream.proto\"\x12\n\x10GetStatusRequest\"i\n\x11GetStatusResponse\x12)\n\x06\x61\x63tors\x18\x01 \x03(\x0b\x32\x19.cacheflow.v1.ActorStatus\x12)\n\x07streams\x18\x02 \x03(\x0b\x32\x18.cacheflow.v1.LiveStream\"\xd9\x02\n\x0b\x41\x63torStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.cacheflow.v1.ActorStatus.Role\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.cacheflow.v1.ActorStatus.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"c\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_ENCODER\x10\x01\x12\x0e\n\nROLE_STORE\x10\x02\x12\x11\n\rROLE_ANSWERER\x10\x03\x12\x10\n\x0cROLE_GATEWAY\x10\x04\"\x83\x01\n\nLiveStream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12*\n\x06totals\x18\x03 \x01(\x0b\x32\x1a.cacheflow.v1.StreamTotals\x12\x15\n\rqueued_frames\x18\x04 \x01(\x04\x12\x13\n\x0bshed_frames\x18\x05 \x01(\x04\"X\n\x0cScaleRequest\x12\x15\n\x08\x65ncoders\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tanswerers\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0b\n\t_encodersB\x0c\n\n_answerers\"4\n\rScaleResponse\x12\x10\n\x08\x65ncoders\x18\x01 \x01(\r\x12\x11\n\tanswerers\x18\x02 \x01(\r2\x9e\x01\n\x0c\x41\x64minService\x12L\n\tGetStatus\x12\x1e.cacheflow.v1.GetStatusRequest\x1a\x1f.cacheflow.v1.GetStatusResponse\x12@\n\x05Scale\x12\x1a.cacheflow.v1.ScaleRequest\x1a\x1b.cacheflow.v1.ScaleResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x63\x61\x63heflow/v1/admin.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/stream.proto\"\x12\n\x10GetStatusRequest\"i\n\x11GetStatusResponse\x12)\n\x06\x61\x63tors\x18\x01 \x03(\x0b\x32\x19.cacheflow.v1.ActorStatus\x12)\n\x07streams\x18\x02 \x03(\x0b\x32\x18.cacheflow.v1.LiveStream\"\xec\x02\n\x0b\x41\x63torStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12,\n\x04role\x18\x02 \x01(\x0e\x32\x1e.cacheflow.v1.ActorStatus.Role\x12\r\n\x05\x61live\x18\x03 \x01(\x08\x12\x0b\n\x03pid\x18\x04 \x01(\x03\x12\x16\n\x0eresident_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04node\x18\x06 \x01(\t\x12\x37\n\x07metrics\x18\x07 \x03(\x0b\x32&.cacheflow.v1.ActorStatus.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"v\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x10\n\x0cROLE_ENCODER\x10\x01\x12\x0e\n\nROLE_STORE\x10\x02\x12\x11\n\rROLE_ANSWERER\x10\x03\x12\x10\n\x0cROLE_GATEWAY\x10\x04\x12\x11\n\rROLE_DIRECTOR\x10\x05\"\x83\x01\n\nLiveStream\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x65ncoder\x18\x02 \x01(\t\x12*\n\x06totals\x18\x03 \x01(\x0b\x32\x1a.cacheflow.v1.StreamTotals\x12\x15\n\rqueued_frames\x18\x04 \x01(\x04\x12\x13\n\x0bshed_frames\x18\x05 \x01(\x04\"X\n\x0cScaleRequest\x12\x15\n\x08\x65ncoders\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x16\n\tanswerers\x18\x02 \x01(\rH\x01\x88\x01\x01\x42\x0b\n\t_encodersB\x0c\n\n_answerers\"4\n\rScaleResponse\x12\x10\n\x08\x65ncoders\x18\x01 \x01(\r\x12\x11\n\tanswerers\x18\x02 \x01(\r2\x9e\x01\n\x0c\x41\x64minService\x12L\n\tGetStatus\x12\x1e.cacheflow.v1.GetStatusRequest\x1a\x1f.cacheflow.v1.GetStatusResponse\x12@\n\x05Scale\x12\x1a.cacheflow.v1.ScaleRequest\x1a\x1b.cacheflow.v1.ScaleResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETSTATUSRESPONSE']._serialized_start=89
   _globals['_GETSTATUSRESPONSE']._serialized_end=194
   _globals['_ACTORSTATUS']._serialized_start=197
-  _globals['_ACTORSTATUS']._serialized_end=542
+  _globals['_ACTORSTATUS']._serialized_end=561
   _globals['_ACTORSTATUS_METRICSENTRY']._serialized_start=395
   _globals['_ACTORSTATUS_METRICSENTRY']._serialized_end=441
   _globals['_ACTORSTATUS_ROLE']._serialized_start=443
-  _globals['_ACTORSTATUS_ROLE']._serialized_end=542
-  _globals['_LIVESTREAM']._serialized_start=545
-  _globals['_LIVESTREAM']._serialized_end=676
-  _globals['_SCALEREQUEST']._serialized_start=678
-  _globals['_SCALEREQUEST']._serialized_end=766
-  _globals['_SCALERESPONSE']._serialized_start=768
-  _globals['_SCALERESPONSE']._serialized_end=820
-  _globals['_ADMINSERVICE']._serialized_start=823
-  _globals['_ADMINSERVICE']._serialized_end=981
+  _globals['_ACTORSTATUS_ROLE']._serialized_end=561
+  _globals['_LIVESTREAM']._serialized_start=564
+  _globals['_LIVESTREAM']._serialized_end=695
+  _globals['_SCALEREQUEST']._serialized_start=697
+  _globals['_SCALEREQUEST']._serialized_end=785
+  _globals['_SCALERESPONSE']._serialized_start=787
+  _globals['_SCALERESPONSE']._serialized_end=839
+  _globals['_ADMINSERVICE']._serialized_start=842
+  _globals['_ADMINSERVICE']._serialized_end=1000
 # @@protoc_insertion_point(module_scope)

@@ -29,11 +29,13 @@ class ActorStatus(_message.Message):
         ROLE_STORE: _ClassVar[ActorStatus.Role]
         ROLE_ANSWERER: _ClassVar[ActorStatus.Role]
         ROLE_GATEWAY: _ClassVar[ActorStatus.Role]
+        ROLE_DIRECTOR: _ClassVar[ActorStatus.Role]
     ROLE_UNSPECIFIED: ActorStatus.Role
     ROLE_ENCODER: ActorStatus.Role
     ROLE_STORE: ActorStatus.Role
     ROLE_ANSWERER: ActorStatus.Role
     ROLE_GATEWAY: ActorStatus.Role
+    ROLE_DIRECTOR: ActorStatus.Role
     class MetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
