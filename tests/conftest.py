@@ -32,6 +32,11 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     topology.disconnect()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of the cluster come last: while it runs, it takes from the cores of all others."""
+    items.sort(key=lambda item: "live" in getattr(item, "fixturenames", ()))
+
+
 _ORACLES = pytest.StashKey[dict[str, dict[str, float]]]()
 
 
