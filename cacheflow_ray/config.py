@@ -120,6 +120,7 @@ class EncoderOptions(Section):
         queue_bytes: the same in bytes of what is pushed.
         step_frames: most frames of all streams in one step.
         commit_interval_s: longest that what is encoded waits for company on its way to the store.
+        idle_s: a stream to which nothing is pushed for so long is let go; whoever pushes it opens it anew.
         decode_threads: that turn encoded pictures into frames.
         writers: commits under way at once, of streams of different stores.
         torch_threads: that compute; None: an equal share of the cores for every encoder and answerer.
@@ -133,6 +134,7 @@ class EncoderOptions(Section):
     queue_bytes: Annotated[int, Field(ge=1 << 20, description="1048576 or more")] = 64 << 20
     step_frames: Annotated[int, Field(ge=1, le=65536, description="1 to 65536")] = 128
     commit_interval_s: Annotated[float, Field(gt=0, le=60, description="above 0 and up to 60")] = 0.5
+    idle_s: Annotated[float, Field(gt=0, description="above 0")] = 600.0
     decode_threads: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 2
     writers: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 4
     torch_threads: Annotated[int | None, Field(ge=1, le=1024, description="1 to 1024, or None")] = None

@@ -61,6 +61,10 @@ class StoreShard:
         """Where the folder is."""
         return str(ray.get_runtime_context().get_node_id())
 
+    def close(self) -> None:
+        """Give the folder up, with its derived data saved."""
+        self._store.close()
+
     def status(self) -> tuple[int, int, str, str]:
         """Process, resident bytes, node, and metrics as Prometheus text."""
         text = store_metrics(self._store.upkeep.stats(), self._store.hot_stats())

@@ -19,6 +19,7 @@ from cacheflow_ray.actors.host import Host, Server
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
 from cacheflow_ray.actors.spawning import spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
+from cacheflow_ray.errors import ClusterUnavailable
 
 #: A batch of frames goes with the call that pushes it: three times as fast as through the object store.
 _INLINED = {"max_direct_call_object_size": 1 << 20, "task_rpc_inlined_bytes_limit": 8 << 20}
@@ -85,9 +86,12 @@ class Topology:
         """Drain the encoders and let every actor go; all that was acknowledged is in the stores."""
         director = ray.get_actor(DIRECTOR, self._setup.namespace)
         got(director.stop.remote(), DIRECTOR, _STOP_S)
-        for name in (DIRECTOR, *[place.name for place in self._setup.stores]):
-            with contextlib.suppress(ValueError):
-                ray.kill(ray.get_actor(name, self._setup.namespace))
+        ray.kill(director)
+        for place in self._setup.stores:
+            store = ray.get_actor(place.name, self._setup.namespace)
+            with contextlib.suppress(ClusterUnavailable):
+                got(store.close.remote(), place.name, _STOP_S)
+            ray.kill(store)
 
 
 def start(options: ClusterOptions) -> Topology:

@@ -121,6 +121,7 @@ class EncoderPool:
                     f"more than {4 * self._options.queue_frames} frames of stream {stream_id!r} wait: heed the credits",
                     limit="queue_frames", value=4 * self._options.queue_frames,
                 )  # fmt: skip
+            session.pushed_at = perf_counter()
             done = session.add([Item(make=make, push=push) for make in frames])
             self._decode(session)
             for own in [*done, *([] if frames else [push])]:
@@ -183,6 +184,7 @@ class EncoderPool:
                 self._changed.wait_for(self._may_go_on, self._options.commit_interval_s)
                 if self._stopping and not self._sessions:
                     return
+                self._let_go_of_idle()
                 feeds = self._take()
             try:
                 if feeds:
@@ -199,6 +201,13 @@ class EncoderPool:
         return (self._stopping and not self._sessions) or any(
             self._may_take(own) or self._must_end(own) or self._may_commit(own) for own in self._sessions.values()
         )
+
+    def _let_go_of_idle(self) -> None:
+        """Streams whose client has gone without a word hold a window's KV for nothing."""
+        before = perf_counter() - self._options.idle_s
+        for session in self._sessions.values():
+            if session.pushed_at < before and session.end is None and not session.queue:
+                session.end = End(final=False)
 
     def _may_take(self, session: Session) -> bool:
         """Whether it has frames for a step, and not too many on their way to a slow store."""

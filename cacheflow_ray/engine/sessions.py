@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from cacheflow_ray.engine.about import About
 from cacheflow_ray.engine.position import Overload, Position
@@ -60,7 +61,7 @@ class Session:
 
     Attributes:
         queue: frames not yet taken by a step. taken: frames encoded, not durable.
-        error: why it takes nothing any more. writing: a commit of it is under way.
+        error: why it takes nothing any more. writing: a commit of it is under way. pushed_at: `perf_counter`.
     """
 
     def __init__(self, encoder: StreamEncoder, epoch: int, overload: Overload, room: int) -> None:
@@ -72,6 +73,7 @@ class Session:
         self.ended = False
         self.shed = 0
         self.writing = False
+        self.pushed_at = perf_counter()
         self.error: Exception | None = None
 
     @property

@@ -255,6 +255,21 @@ def test_a_slow_disk_holds_up_the_streams_of_its_own_store_alone(llava: VideoMod
     pool.close(10)
 
 
+def test_a_stream_nobody_pushes_any_more_is_let_go(backend: Backend) -> None:
+    pool = EncoderPool(backend, EncoderOptions(idle_s=0.2, commit_interval_s=0.05))
+    epoch = opened(pool, backend, "cam")
+    push(pool, "cam", epoch, FRAMES[:4]).result(30)
+    deadline = time.monotonic() + 10
+    while pool.live():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    with pytest.raises(ClusterUnavailable):
+        push(pool, "cam", epoch, FRAMES[4:8])
+    again = opened(pool, backend, "cam")
+    assert push(pool, "cam", again, FRAMES[4:8]).result(30).frames == 8
+    pool.close(5.0)
+
+
 def test_closing_keeps_what_was_pushed(backend: Backend) -> None:
     pool = EncoderPool(backend, EncoderOptions())
     epoch = opened(pool, backend, "cam")
