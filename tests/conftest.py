@@ -32,6 +32,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
         yield started
     topology.disconnect()
 
+
 # How long an example takes depends on what else the machine does.
 settings.register_profile("project", deadline=None)
 settings.load_profile("project")
