@@ -10,7 +10,9 @@ from typing import Any, TypeVar
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
 
+from cacheflow_ray import errors
 from cacheflow_ray.errors import CacheFlowError, ClusterUnavailable
+from memory_store import errors as store_errors
 from memory_store.errors import StoreError
 
 T = TypeVar("T")
@@ -23,9 +25,20 @@ def unwrapped(error: BaseException, whom: str) -> BaseException:
         if isinstance(cause, CacheFlowError | StoreError):
             return cause
         return unwrapped(cause, whom) if isinstance(cause, RayError) else error
+    if isinstance(error, RayActorError) and error.actor_init_failed:
+        return _raised_in_making(error, whom)
     if isinstance(error, RayError | TimeoutError):
         return ClusterUnavailable(f"{whom} does not answer ({type(error).__name__}): try again", actor=whom)
     return error
+
+
+def _raised_in_making(error: RayActorError, whom: str) -> BaseException:
+    """What an actor's `__init__` raised: Ray keeps its traceback only, whose last line is 'module.Class: message'."""
+    last = str(error).rstrip().rpartition("\n")[2]
+    path, _, message = last.partition(": ")
+    module, _, name = path.rpartition(".")
+    cls = next((getattr(home, name, None) for home in (errors, store_errors) if home.__name__ == module), None)
+    return cls(message) if cls else ClusterUnavailable(f"{whom} could not be made ({last}): see its log", actor=whom)
 
 
 def may_be_back(error: BaseException) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 import threading
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ import typer
 
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
 from cacheflow_ray.cli.output import Output, err_console, plural
-from cacheflow_ray.errors import UsageError
+from cacheflow_ray.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.actors.topology import ClusterOptions
@@ -190,6 +191,8 @@ def serve(place: Place, model: ModelChoice, listening: Listening, shape: Shape, 
 
     output, service = Output(as_json=as_json), listening.options()
     cluster = shape.options(place, model)
+    if shape.ray_address is None:
+        _check(service)
     try:
         with err_console().status("starting"):  # shown on a terminal only
             started = topology.start(cluster)
@@ -203,6 +206,22 @@ def serve(place: Place, model: ModelChoice, listening: Listening, shape: Shape, 
         started.stop()
     finally:
         topology.disconnect()
+
+
+def _check(service: ServiceOptions) -> None:
+    """See before the start, which takes its time, that files can be read and the port is free. Raises InvalidConfig."""
+    from cacheflow_ray.service.keys import KeyRing
+    from cacheflow_ray.service.tls import server_credentials
+
+    KeyRing.load(service.keys)
+    if service.tls is not None:
+        server_credentials(service.tls)
+    try:
+        family = socket.getaddrinfo(service.host, service.port)[0][0]
+        socket.create_server((service.host, service.port), family=family).close()
+    except OSError as error:
+        where = f"{service.host}:{service.port}"
+        raise InvalidConfig(f"port: {where} cannot be used: {error.strerror or error}", key="port") from None
 
 
 def tell(cluster: ClusterOptions, listening: Listening, shape: Shape, port: int, output: Output) -> None:

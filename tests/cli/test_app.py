@@ -9,7 +9,7 @@ import pytest
 from cacheflow_ray import __version__
 from cacheflow_ray.cli.app import run
 
-COMMANDS = ("ingest", "ask", "search", "streams", "inspect", "demo")
+COMMANDS = ("ingest", "ask", "search", "streams", "inspect", "demo", "serve", "top", "scale")
 HEAVY = ("torch", "transformers", "av", "lmdb", "faiss", "numpy", "matplotlib", "pydantic_settings")
 
 
@@ -19,7 +19,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(command in text for command in COMMANDS)
 
 
-@pytest.mark.parametrize("command", ["ingest", "ask", "search", "inspect", "demo", "streams list", "streams delete"])
+@pytest.mark.parametrize("command", [*COMMANDS[:3], *COMMANDS[4:], "streams list", "streams delete", "streams retain"])
 def test_help_of_a_command_has_an_example_and_json(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run([*command.split(), "--help"]) == 0
     text = capsys.readouterr().out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -269,12 +270,21 @@ def test_certificates_of_both_sides(cluster: MortalCluster, tmp_path: Path, caps
         ("serve --encoders 0", "encoders: 0 is not allowed; allowed: 1 to 1024"),
         ("serve --durability none", "durability: 'none' is not allowed"),
         ("serve --namespace a/b", "namespace: 'a/b' is not allowed"),
+        ("serve --keys nowhere.toml", "nowhere.toml cannot be read"),
+        ("serve --tls-cert nowhere.pem --tls-key nowhere.key", "nowhere.key cannot be read"),
+        ("serve --host no.such.host.invalid", "port: no.such.host.invalid:50051 cannot be used"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(line: str, said: str, capsys: Capture) -> None:
     assert run(line.split()) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and said in err and err.count("\n") == 1
+
+
+def test_a_port_that_is_taken_is_told_before_anything_starts(capsys: Capture) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert run(["serve", "--port", str(taken.getsockname()[1])]) == 2
+    assert "cannot be used: Address already in use" in capsys.readouterr().err
 
 
 def test_speaking_to_a_service_loads_no_model_library() -> None:

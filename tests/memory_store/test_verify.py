@@ -219,6 +219,7 @@ def test_a_conversation_that_fails_is_removed_and_its_stream_can_be_deleted(stor
     def damage(snapshot: Snapshot) -> None:
         for key in (b"scam/1", b"scam/2"):
             snapshot.put("turns", key, flipped(bytes(snapshot.get("turns", key) or b"")))
+        snapshot.put("turns", b"scam/\xff", bytes(snapshot.get("turns", b"scam/2") or b""))  # a damaged key
 
     store._shard("cam").writer.write(damage)
     store.put_turns("cam/1", b"again", 1e12)

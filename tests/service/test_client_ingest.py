@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
 import threading
 import time
 import tracemalloc
@@ -283,6 +284,25 @@ def test_a_video_file_is_sent_as_it_is_and_from_its_start_after_each_failure(tmp
     view = ingested(cluster, path, options=IngestOptions(payload=PayloadKind.CONTAINER))
 
     assert not cluster.die_at and cluster.streams["s"].file == path.read_bytes() and view.info.complete
+
+
+def test_a_camera_is_left_open_and_goes_on_after_what_the_stream_has(tmp_path: Path) -> None:
+    """A pipe stands for it: of unknown length, and from its start each time it is opened."""
+    recorded, pipe = tmp_path / "recorded.ts", tmp_path / "camera"
+    write_video(recorded, (np.full((48, 64, 3), 10 * idx, np.uint8) for idx in range(12)), fps=4)
+    os.mkfifo(pipe)
+    cluster = MortalCluster(fps=2.0)
+    for _ in range(2):
+        threading.Thread(target=lambda: pipe.write_bytes(recorded.read_bytes())).start()
+        view = ingested(cluster, pipe)
+        assert not view.info.complete
+
+    frames = cluster.streams["s"].frames
+    num = len(frames) // 2
+    assert cluster.seqs() == list(range(2 * num)) and num >= 5
+    times = np.array([frame.timestamp_s for frame in frames])
+    assert np.allclose(np.diff(times[num - 1 :]), 0.5, atol=0.1) and (np.diff(times) > 0).all()
+    assert frames[0].data == frames[num].data
 
 
 @pytest.mark.parametrize("quality", [50, 95])

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -102,6 +104,28 @@ def test_closed_meanwhile_it_lets_go_of_whoever_waits() -> None:
         client.close()
         with pytest.raises(ServiceError, match="closed meanwhile"):
             waiting.result(10)
+
+
+def test_an_interrupt_of_whoever_waits_ends_what_it_waits_for() -> None:
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    def send_signal() -> None:
+        while not cluster.seqs("a"):
+            threading.Event().wait(0.01)
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    cluster, earlier = MortalCluster(pace_s=0.01), signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with served(cluster) as address, Client(address) as client, ThreadPoolExecutor(1) as threads:
+            threads.submit(send_signal)
+            with pytest.raises(KeyboardInterrupt):
+                client.ingest("a", shots(100_000))
+            while not cluster.sessions[0].num_closed:
+                threading.Event().wait(0.01)
+            assert client.health()
+    finally:
+        signal.signal(signal.SIGUSR1, earlier)
 
 
 def test_used_in_what_it_calls_back_it_refuses_instead_of_waiting_for_itself() -> None:

@@ -59,12 +59,12 @@ class FrameFeed:
 
     async def next(self) -> IngestRequest | None:
         while (payload := self._window.take()) is None:
-            if self._ended and self._window.all_sent:
+            if not self._window.all_sent:
+                await self._change()  # for credit
+            elif self._ended:
                 return None
-            if self._window.wants_more and not self._ended:
-                await self._pull()
             else:
-                await self._change()
+                await self._pull()
         return IngestRequest(frame=write_frame(payload))
 
     async def settled(self) -> None:

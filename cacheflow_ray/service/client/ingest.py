@@ -22,7 +22,7 @@ from cacheflow_ray.service.messages import Granted, Start, write_start
 from cacheflow_ray.service.v1.ingest_pb2 import IngestStart
 
 if TYPE_CHECKING:
-    from cacheflow_ray.media import Frame, FrameSource
+    from cacheflow_ray.media import Frame, FrameSource, SourceInfo
 
 Watcher: TypeAlias = Callable[[IngestProgress], None]
 
@@ -108,37 +108,44 @@ async def opened(source: Source, made: StreamView, options: IngestOptions) -> As
         SourceNotFound, UnsupportedMedia, BrokenMedia: it cannot be opened. UsageError: no file, and sent as one.
     """
     encode = partial(payload_of, kind=options.payload, quality=options.quality)
-    with ExitStack() as stack:
+    video, stack = None, ExitStack()
+    try:
         if options.payload is PayloadKind.CONTAINER:
-            ready = Opened(feed=FileFeed(stack.enter_context(_open_file(source))))
+            feed: Feed = FileFeed(stack.enter_context(_open_file(source)))
         elif is_file(source):
             video = await asyncio.to_thread(_open_video, source, _fps(made))
             stack.callback(video.close)
             frames = _ahead(video, made)
             stack.callback(frames.close)
-            ready = Opened(feed=FrameFeed(made.info.stream, Payloads(frames, encode)), video=video)
+            feed = FrameFeed(made.info.stream, Payloads(frames, encode))
         else:
-            ready = Opened(feed=FrameFeed(made.info.stream, Payloads(cast(Frames, source), encode)))
+            feed = FrameFeed(made.info.stream, Payloads(cast(Frames, source), encode))
         try:
-            yield ready
+            yield Opened(feed=feed, video=video)
         finally:
-            await ready.feed.close()
+            await feed.close()
+    finally:
+        await asyncio.to_thread(stack.close)  # a camera's decoder ends with its next picture
 
 
 @contextmanager
 def _open_file(source: Source) -> Iterator[BinaryIO]:
     """A file object stays the caller's to close."""
     if isinstance(source, str | Path):
-        try:
-            with open(source, "rb") as file:
-                yield file
-        except OSError as error:
-            raise SourceNotFound(f"{str(source)!r} cannot be read ({error}): check the path", uri=str(source)) from None
+        with _file_at(source) as file:
+            yield file
     else:
         given = cast(BinaryIO, source)
         if not is_file(source) or not given.seekable():
             raise UsageError("only a file can be sent as it is: give a path, or an open file that can be read again")
         yield given
+
+
+def _file_at(path: str | Path) -> BinaryIO:
+    try:
+        return open(path, "rb")
+    except OSError as error:
+        raise SourceNotFound(f"{str(path)!r} cannot be read ({error}): check the path", uri=str(path)) from None
 
 
 def _open_video(source: str | Path | BinaryIO, fps: float | None) -> FrameSource:
@@ -168,32 +175,31 @@ class Progress:
     """What a watcher is told at every ack."""
 
     def __init__(self, made: StreamView, ready: Opened, watch: Watcher | None) -> None:
-        self._made, self._ready, self._watch = made, ready, watch
+        self._stream, self._fps, self._feed, self._watch = made.info.stream, _fps(made), ready.feed, watch
+        self._video = ready.video.info if ready.video else None
+        self._total_frames = _expected_frames(self._video, self._fps) if self._video else None
         self._started_s = perf_counter()
 
     def __call__(self, granted: Granted) -> None:
         if self._watch is None:
             return
-        now, info = granted.position, self._ready.video.info if self._ready.video else None
-        fps, position_s = _fps(self._made), self._ready.feed.position_s
-        known = [
-            count
-            for count in (
-                round(info.duration_s * fps) if info and info.duration_s is not None and fps is not None else None,
-                info.num_frames if info else None,
-            )
-            if count is not None
-        ]
+        now, position_s = granted.position, self._feed.position_s
         self._watch(
             IngestProgress(
-                stream=self._made.info.stream,
+                stream=self._stream,
                 frames=now.frames,
-                total_frames=max(1, min(known)) if known else None,
+                total_frames=self._total_frames,
                 tokens_seen=now.tokens_seen,
                 tokens_kept=now.tokens_kept,
                 blocks=now.blocks,
                 elapsed_s=perf_counter() - self._started_s,
-                position_s=position_s if position_s is not None else now.frames / (fps or 1.0),
-                duration_s=info.duration_s if info else None,
+                position_s=position_s if position_s is not None else now.frames / (self._fps or 1.0),
+                duration_s=self._video.duration_s if self._video else None,
             )
         )
+
+
+def _expected_frames(video: SourceInfo, fps: float | None) -> int | None:
+    by_time = round(video.duration_s * fps) if video.duration_s is not None and fps is not None else None
+    known = [count for count in (by_time, video.num_frames) if count is not None]
+    return max(1, min(known)) if known else None

@@ -54,13 +54,8 @@ class Window:
 
     @property
     def all_sent(self) -> bool:
-        """Whether all that is held has been sent."""
+        """Whether all that is held has been sent, and the source's next frame may come."""
         return self._num_sent == len(self._held)
-
-    @property
-    def wants_more(self) -> bool:
-        """Whether the source's next frame could be sent."""
-        return self.all_sent and self._frames_left > 0
 
     def add(self, frame: FramePayload) -> None:
         """The source's next frame; one that is durable already is passed over. Raises UsageError: it goes back."""
