@@ -31,7 +31,15 @@ from memory_store.codec import KvLayout
 from memory_store.errors import BlockNotFound, CorruptRecord, InvalidRecord, StreamNotFound
 from memory_store.quantize import codec_of
 from memory_store.records import KV_DTYPES, StreamRecord, StreamStats, TimeRange
-from memory_store.values import SummaryHeader, decode_json, decode_state, decode_summary_header, encode_json
+from memory_store.values import (
+    SummaryHeader,
+    decode_json,
+    decode_state,
+    decode_summary_header,
+    encode_json,
+    seal,
+    unseal,
+)
 
 _U32 = struct.Struct(">I")
 _BLOCK_KEY = struct.Struct(">II")
@@ -102,11 +110,26 @@ def _check_streams(snapshot: Snapshot, found: int) -> None:
 
 
 def add_entry(snapshot: Snapshot, record: StreamRecord) -> StreamEntry:
-    counter = snapshot.get("meta", _NEXT)
-    entry = StreamEntry(number=_U32.unpack(counter)[0] if counter else 0, record=record)
-    snapshot.put("meta", _NEXT, _U32.pack(entry.number + 1))
+    entry = StreamEntry(number=_next_number(snapshot), record=record)
+    snapshot.put("meta", _NEXT, seal(b"NEXT", _NEXT, _U32.pack(entry.number + 1)))
     _put_entry(snapshot, entry)
     return entry
+
+
+def _next_number(snapshot: Snapshot) -> int:
+    """Above every number that is, or was, a stream's: two streams of one number would be mixed."""
+    value = snapshot.get("meta", _NEXT)
+    if value is None or len(value) == _U32.size:  # as it was before it had a checksum
+        return _U32.unpack(value)[0] if value else 0
+    try:
+        number: int = _U32.unpack(unseal(b"NEXT", _NEXT, value))[0]
+        return number
+    except CorruptRecord:
+        taken = [entry.number for entry in all_entries(snapshot)]
+        taken += [
+            int.from_bytes(key[:4], "big") for table in ("doomed", *PER_BLOCK) for key, _ in snapshot.scan(table, b"")
+        ]
+        return max(taken, default=-1) + 1
 
 
 def relabel(snapshot: Snapshot, entry: StreamEntry, labels: Mapping[str, str]) -> StreamEntry:

@@ -211,6 +211,21 @@ def test_a_note_of_absence_that_fails_is_mended_and_others_are_still_checked(sto
     assert live(store) == [0, 2]
 
 
+def test_a_new_stream_never_gets_the_number_of_another(store: Store) -> None:
+    fill(store, 2)
+    fill(store, 1, stream_id="other")
+
+    def damage(snapshot: Snapshot) -> None:
+        value = bytearray(snapshot.get("meta", b"next_stream") or b"")
+        value[-1] = 0
+        snapshot.put("meta", b"next_stream", bytes(value))
+
+    store._shard("cam").writer.write(damage)
+    fill(store, 1, stream_id="fresh")
+    assert (store.stats("cam").num_blocks, store.stats("fresh").num_blocks) == (2, 1)
+    assert store.upkeep.verify().findings == ()
+
+
 def test_a_conversation_that_fails_is_removed_and_its_stream_can_be_deleted(store: Store) -> None:
     fill(store, 1)
     for session in ("cam/1", "cam/2"):

@@ -186,7 +186,7 @@ def test_a_block_header_with_a_right_checksum_and_a_hostile_shape(
 @given(shape=st.tuples(_SIZES, _SIZES, _SIZES, _SIZES), data=st.binary(max_size=64))
 @_MORE
 def test_a_summary_with_a_right_checksum_and_a_hostile_shape(shape: tuple[int, ...], data: bytes) -> None:
-    if 4 * int(np.prod(shape, dtype=object)) == len(data):
+    if 0 not in shape and 4 * int(np.prod(shape, dtype=object)) == len(data):
         return
     digest = xxh3_64_intdigest(data, seed=xxh3_64_intdigest(_KEY))
     head = struct.pack("<ddIIIIIIQQ", 0.5, 1.25, 4, *shape, 0, 99, digest)
