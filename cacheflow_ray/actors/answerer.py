@@ -28,6 +28,8 @@ from memory_store.errors import StoreError
 #: Of an answer that nobody asks to go on with.
 _ABANDONED_S = 30.0
 _LOOK_EVERY_S = 0.02
+#: A reader does not see the difference, and every call takes from the thread that generates.
+_GATHER_S = 0.02
 
 #: Pieces of text, and the end where it has come.
 Some = tuple[list[str], Answered | None]
@@ -54,15 +56,18 @@ class Answerer:
         answering = _Answering(asyncio.get_running_loop(), call)
         self._answers[question_id] = answering
         self._threads.submit(self._answer, answering)
-        return await self.more(question_id)
+        return await self._take(question_id, 0.0)
 
     async def more(self, question_id: str) -> Some:
-        """What has come since; waits until there is something."""
+        """What has come since; waits until there is something, and a moment for what follows at once."""
+        return await self._take(question_id, _GATHER_S)
+
+    async def _take(self, question_id: str, gather_s: float) -> Some:
         answering = self._answers.get(question_id)
         if answering is None:
             raise ClusterUnavailable("the answer was given up: ask again", question_id=question_id)
         try:
-            pieces, last = await answering.take()
+            pieces, last = await answering.take(gather_s)
         except BaseException:
             self._answers.pop(question_id, None)
             raise
@@ -157,16 +162,22 @@ class _Answering:
     def put(self, what: str | Answered | BaseException) -> None:
         self._loop.call_soon_threadsafe(self._come.put_nowait, what)
 
-    async def take(self) -> Some:
-        """All that has come, at least one thing. Raises what ended it, once the pieces before are fetched."""
+    async def take(self, gather_s: float) -> Some:
+        """What has come, at least one thing, and what comes within `gather_s` of it.
+
+        Raises what ended the answer, once the pieces before are fetched.
+        """
         self.taken_at = time.monotonic()
         pieces: list[str] = []
         what = await self._come.get()
+        until = time.monotonic() + gather_s
         while isinstance(what, str):
             pieces.append(what)
-            if self._come.empty():
+            try:
+                async with asyncio.timeout(max(0.0, until - time.monotonic())):
+                    what = await self._come.get()
+            except TimeoutError:
                 return pieces, None
-            what = self._come.get_nowait()
         if isinstance(what, BaseException):
             if pieces:
                 self._come.put_nowait(what)
