@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -14,6 +15,7 @@ from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output, clock, size
 from cacheflow_ray.cli.remote import Remote
 from cacheflow_ray.errors import UsageError
+from memory_store.errors import CorruptRecord
 
 if TYPE_CHECKING:
     from cacheflow_ray.engine import StreamInfo
@@ -99,7 +101,8 @@ def delete(
 ) -> None:
     if not yes and (as_json or not sys.stdin.isatty()):
         raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)
-    with open_to_look(place, remote) as memory:  # a wrong name is told before the question, no folder is made
+    # A wrong name is told before the question, and no folder is made; what is damaged can be deleted all the same.
+    with open_to_look(place, remote) as memory, suppress(CorruptRecord):
         memory.stream(stream)
     if not yes:
         typer.confirm(f"Delete {stream!r}? This cannot be undone.", abort=True, err=True)
