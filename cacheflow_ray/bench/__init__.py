@@ -1,8 +1,9 @@
-"""How fast the engine and the store are, as ratios inside one run, beside the bytes and operations that must happen."""
+"""How fast the engine, the store and the service are, as ratios inside one run.
 
-from cacheflow_ray.bench.engine import PARTS, run_engine_bench
-from cacheflow_ray.bench.results import Report
-from cacheflow_ray.bench.sizes import PRESETS
-from cacheflow_ray.bench.store import StoreReport, run_store_bench
+engine      the engine in one process (its parts: fetching, ragged, ingesting, questions, resident)
+store       the memory store beside the disk and the memory
+service     gateway, client and actors beside the engine and beside bare gRPC
+results     what a measurement comes to, and its targets; render shows it
 
-__all__ = ["PARTS", "PRESETS", "Report", "StoreReport", "run_engine_bench", "run_store_bench"]
+Nothing is imported here: processes that play a client or a server import the one module they need.
+"""

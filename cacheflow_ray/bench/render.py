@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from rich.table import Table
 
-from cacheflow_ray.bench.results import Report
-from cacheflow_ray.bench.store import StoreReport
+from cacheflow_ray.bench.results import Report, Target
+from memory_store.records import JsonValue
 
 
 def tables(report: Report) -> Iterator[Table]:
@@ -20,17 +20,39 @@ def tables(report: Report) -> Iterator[Table]:
             yield _speeds(name, report)
 
 
-def ratio_table(report: Report | StoreReport) -> Table:
-    """Every ratio with its target; those missed in red."""
+class Ratios(Protocol):
+    """What any of the reports has."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def ratios(self) -> Mapping[str, float]: ...
+    @property
+    def targets(self) -> Mapping[str, Target]: ...
+
+
+def ratio_table(report: Ratios, behind: Mapping[str, str] | None = None) -> Table:
+    """Every ratio with its target; those missed in red. `behind`: by ratio, the numbers it was made of."""
     table = Table(title=report.title, title_justify="left")
     table.add_column("ratio")
     table.add_column("measured", justify="right")
     table.add_column("target", justify="right")
+    table.add_column("")
+    if behind:
+        table.add_column("of")
     for name, value in report.ratios.items():
         target = report.targets.get(name)
         missed = target is not None and not target.is_met(value)
-        table.add_row(name, f"{value:.3f}", str(target or ""), style="red" if missed else None)
+        told = "" if target is None else "missed" if missed else "met"
+        cells = [name, f"{value:.3f}", str(target or ""), told, *([behind.get(name, "")] if behind else [])]
+        table.add_row(*cells, style="red" if missed else None)
     return table
+
+
+def numbers_behind(details: Mapping[str, JsonValue]) -> str:
+    """The plain numbers among them, as one line."""
+    plain = {name: value for name, value in details.items() if isinstance(value, int | float)}
+    return ", ".join(f"{name} {value:.4g}" for name, value in plain.items())
 
 
 def _rooflines(report: Report) -> Table:

@@ -27,6 +27,14 @@ $ cacheflow bench store
 
 $ cacheflow bench store --only commit --only fetch --work /mnt/disk --json"""
 
+SERVICE_EPILOG = """Examples:
+
+$ cacheflow bench service
+
+$ cacheflow bench service --only ingest --only ask --model random:tiny-llava-onevision --json
+
+It starts a Ray and a service of its own, measures them on the CPU in about three minutes, and stops them."""
+
 #: Columns of a table that no terminal sets a width for.
 FILE_WIDTH = 160
 
@@ -52,6 +60,29 @@ class Measured:
     ] = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceMeasured:
+    """What is measured of the service, and on what."""
+
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", metavar="PART", help="ingest, busy, gateway, batch, fairness, ask; repeatable."),
+    ] = None
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Of ingest and busy; the others measure at toy dimensions."),
+    ] = None
+    threads: Annotated[
+        int | None,
+        typer.Option("--threads", metavar="N", help="Each model computes with; default: as the service would."),
+    ] = None
+    full: Annotated[bool, typer.Option("--full", help="Longer, for numbers that vary less.")] = False
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="Folder on the disk to measure; default: a temporary one."),
+    ] = None
+
+
 def register(app: typer.Typer) -> None:
     group = typer.Typer(help="Measure how fast it is here.", no_args_is_help=True)
     group.command("engine", help="The engine, in one process, as ratios within one run.", epilog=EPILOG)(
@@ -60,11 +91,14 @@ def register(app: typer.Typer) -> None:
     group.command("store", help="The memory store beside the disk and the memory, in one run.", epilog=STORE_EPILOG)(
         store
     )
+    group.command("service", help="The service beside the engine and bare gRPC, in one run.", epilog=SERVICE_EPILOG)(
+        flattened(service)
+    )
     app.add_typer(group, name="bench")
 
 
 def engine(measured: Measured, as_json: Json = False) -> None:
-    from cacheflow_ray.bench import run_engine_bench
+    from cacheflow_ray.bench.engine import run_engine_bench
     from cacheflow_ray.bench.render import tables
     from cacheflow_ray.config import ModelOptions
 
@@ -91,11 +125,32 @@ def store(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    from cacheflow_ray.bench import run_store_bench
     from cacheflow_ray.bench.render import ratio_table
+    from cacheflow_ray.bench.store import run_store_bench
 
     output = Output(as_json=as_json)
     report = run_store_bench(only=only or (), work=work, note=output.note)
     if not as_json:
         Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(ratio_table(report))
+    output.result(report.as_json())
+
+
+def service(measured: ServiceMeasured, as_json: Json = False) -> None:
+    from cacheflow_ray.bench.render import numbers_behind, ratio_table
+    from cacheflow_ray.bench.service.run import run_service_bench
+    from cacheflow_ray.bench.service.sizes import FULL, QUICK
+    from cacheflow_ray.config import DEFAULT_MODEL
+
+    output = Output(as_json=as_json)
+    report = run_service_bench(
+        model=measured.model or DEFAULT_MODEL,
+        only=measured.only or (),
+        work=measured.work,
+        threads=measured.threads,
+        sizes=FULL if measured.full else QUICK,
+        note=output.note,
+    )
+    if not as_json:
+        behind = {name: numbers_behind(details) for name, details in report.details.items()}
+        Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(ratio_table(report, behind))
     output.result(report.as_json())

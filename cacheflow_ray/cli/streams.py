@@ -15,7 +15,6 @@ from cacheflow_ray.cli.options import Json, Place, flattened
 from cacheflow_ray.cli.output import Output, clock, size
 from cacheflow_ray.cli.remote import Remote
 from cacheflow_ray.errors import UsageError
-from memory_store.errors import CorruptRecord
 
 if TYPE_CHECKING:
     from cacheflow_ray.engine import StreamInfo
@@ -99,6 +98,8 @@ def delete(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     as_json: Json = False,
 ) -> None:
+    from memory_store.errors import CorruptRecord
+
     if not yes and (as_json or not sys.stdin.isatty()):
         raise UsageError(f"deleting {stream!r} cannot be undone: confirm with --yes", stream=stream)
     # A wrong name is told before the question, and no folder is made; what is damaged can be deleted all the same.

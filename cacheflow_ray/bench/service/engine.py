@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -12,7 +12,7 @@ from time import perf_counter
 
 import torch
 
-from cacheflow_ray.bench.service.pushing import stream_frames
+from cacheflow_ray.bench.service.pushing import Push, stream_frames
 from cacheflow_ray.config import EncoderOptions
 from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 from cacheflow_ray.engine.opened import Backend
@@ -40,29 +40,23 @@ def computing_with(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def ingest_in_process(
-    model: VideoModel, folder: Path, names: Sequence[str], num_frames: int, options: EncoderOptions
-) -> float:
-    """Seconds it takes: from making the streams to their last frame durable; settings as the model recommends."""
-    frames = [list(stream_frames(number, num_frames)) for number in range(len(names))]
+def ingest_in_process(model: VideoModel, folder: Path, push: Push, options: EncoderOptions) -> float:
+    """Seconds from making the streams to their last frame durable; `push` says which, its address is not used."""
+    frames = {name: list(stream_frames(number, push.num_frames)) for number, name in enumerate(push.names)}
     with Store.open(folder) as store:
         backend = Backend(model=model, store=store)
         pool = EncoderPool(backend, options)
         try:
             started = perf_counter()
-            epochs = {name: _opened(backend, pool, name, store.claim) for name in names}
-            _push(pool, epochs, dict(zip(names, frames, strict=True)))
+            epochs: dict[str, int] = {}
+            for name in push.names:
+                ensure_stream(backend, WantedStream(stream_id=name, settings=push.settings))
+                epochs[name] = store.claim(name)
+                pool.open(name, epochs[name])
+            _push(pool, epochs, frames)
             return perf_counter() - started
         finally:
             pool.close(_CLOSE_S)
-
-
-def _opened(backend: Backend, pool: EncoderPool, name: str, claim: Callable[[str], int]) -> int:
-    """Make a stream and open it; returns the epoch."""
-    ensure_stream(backend, WantedStream(stream_id=name))
-    epoch = claim(name)
-    pool.open(name, epoch)
-    return epoch
 
 
 def _push(pool: EncoderPool, epochs: dict[str, int], frames: dict[str, list[Frame]]) -> None:

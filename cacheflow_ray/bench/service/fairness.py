@@ -15,16 +15,16 @@ def measure_fairness(lab: Lab) -> Part:
     Counted for a fixed time once every stream has begun; each is pushed as fast as its credits let.
     """
     cluster, sizes = lab.cluster(TINY), lab.sizes
-    before = cluster.resident_bytes()
+    before = cluster.resident_mb()
     lab.note(f"pushing {sizes.crowd} streams for {sizes.crowd_s:g} s")
     names = tuple(f"crowd-{number}" for number in range(sizes.crowd))
     pushing = lab.elsewhere(push_for, Push(address=cluster.address, names=names), sizes.crowd_s)
     cluster.wait(sizes.crowd)
-    during = cluster.resident_bytes()
+    during = cluster.resident_mb()
     pushed = pushing.result()
     cluster.wait(0)
+    after = cluster.resident_mb()
     least, most = min(pushed.frames), max(pushed.frames)
-    after = cluster.resident_bytes()
     return Part(
         ratios={"fairness_max_over_min": most / least if least else float("inf")},
         details={
@@ -33,9 +33,6 @@ def measure_fairness(lab: Lab) -> Part:
             "frames_most": most,
             "frames_median": statistics.median(pushed.frames),
             "frames_least": least,
-            "resident_mb": {
-                name: {"before": before[name] / 1e6, "during": during[name] / 1e6, "after": after[name] / 1e6}
-                for name in before
-            },
+            "own_memory_mb": {"before": dict(before), "during": dict(during), "after": dict(after)},
         },
     )

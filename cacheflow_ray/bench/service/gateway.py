@@ -17,9 +17,9 @@ from cacheflow_ray.actors.topology import Topology
 from cacheflow_ray.bench.results import Part
 from cacheflow_ray.bench.service.bare import SAME, WORD, BareServer, Volley, fire, one
 from cacheflow_ray.bench.service.lab import Lab
-from cacheflow_ray.bench.service.sink import FAR, SINK, SinkActor, sink_gateway
+from cacheflow_ray.bench.service.sink import FAR, SINK, SinkActor, granted, sink_gateway
 from cacheflow_ray.service.client.methods import INGEST
-from cacheflow_ray.service.v1.ingest_pb2 import Frame, IngestRequest, IngestResponse, IngestStart
+from cacheflow_ray.service.v1.ingest_pb2 import Frame, IngestRequest, IngestStart
 from memory_store.records import JsonValue
 
 _BARE = "bare"
@@ -82,7 +82,7 @@ def _frames(lab: Lab, port: int, stream: str) -> Volley:
     starts = [IngestRequest(start=IngestStart(stream=f"{stream}-{call}")) for call in range(lab.sizes.channels)]
     frame = IngestRequest(frame=Frame(seq=1, timestamp_s=1.0, data=_picture(lab.sizes.message_bytes)))
     return _volley(
-        lab, port, INGEST.path, message=frame.SerializeToString(), granted=_granted,
+        lab, port, INGEST.path, message=frame.SerializeToString(), granted=granted,
         openings=tuple(start.SerializeToString() for start in starts),
     )  # fmt: skip
 
@@ -92,10 +92,6 @@ def _volley(lab: Lab, port: int, method: str, **own: Any) -> Volley:
     return Volley(
         address=address, method=method, channels=sizes.channels, num_messages=sizes.messages, window=sizes.window, **own
     )
-
-
-def _granted(answer: bytes) -> int:
-    return IngestResponse.FromString(answer).ack.credit_frames
 
 
 def _picture(num_bytes: int) -> bytes:

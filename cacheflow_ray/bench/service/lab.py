@@ -15,10 +15,6 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from cacheflow_ray.actors import topology
-from cacheflow_ray.actors.errors import got
-from cacheflow_ray.actors.host import Host
-from cacheflow_ray.actors.setup import GATEWAY
-from cacheflow_ray.actors.spawning import spawn
 from cacheflow_ray.actors.topology import ClusterOptions
 from cacheflow_ray.bench.service.sizes import ServiceSizes
 from cacheflow_ray.config import EncoderOptions, ModelOptions, ServiceOptions, TopologyOptions
@@ -48,12 +44,11 @@ class Cluster:
     def client(self) -> Client:
         return Client(self.address)
 
-    def resident_bytes(self) -> dict[str, int]:
-        """Memory of the gateway's process and of the encoder's."""
-        gateway = spawn(Host, GATEWAY, self.options.topology.namespace)
+    def resident_mb(self) -> dict[str, float]:
+        """Memory of the gateway's process and of the encoder's, without pages shared with other processes."""
         with self.client() as client:
-            encoder = next(own for own in client.status().actors if own.role == "encoder")
-        return {"gateway": got(gateway.status.remote(), GATEWAY, _WAIT_S)[1], "encoder": encoder.resident_bytes}
+            actors = client.status().actors
+        return {own.role: _own_bytes(own.pid) / 1e6 for own in actors if own.role in ("gateway", "encoder")}
 
     def wait(self, num_streams: int) -> None:
         """Until so many streams are open, with frames of each durable. Raises TimeoutError."""
@@ -74,14 +69,15 @@ class Lab:
     Args:
         folder: for stores.
         model: of the parts that are not about toy dimensions.
-        threads: that torch computes with, in each process.
+        threads: that torch computes with, in each process; None: as many as the service would.
         note: shows one line of progress.
     """
 
     def __init__(
-        self, folder: Path, sizes: ServiceSizes, *, model: str, threads: int, note: Callable[[str], None]
+        self, folder: Path, sizes: ServiceSizes, *, model: str, threads: int | None, note: Callable[[str], None]
     ) -> None:
-        self.folder, self.sizes, self.model, self.threads, self.note = folder, sizes, model, threads, note
+        self.folder, self.sizes, self.model, self.note = folder, sizes, model, note
+        self.threads = threads or ClusterOptions(data=folder).setup().encoder_options.torch_threads or 1
         self._clusters: dict[str, Cluster] = {}
         self._ending = ExitStack()
         self._processes = self._ending.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
@@ -96,6 +92,7 @@ class Lab:
         if model not in self._clusters:
             self.note(f"starting a cluster of {model}")
             options = self._options(model, f"cluster-{len(self._clusters)}")
+            _start_ray(options.topology.namespace)
             running = topology.start(options)
             self._ending.callback(running.stop)
             port = running.serve(partial(Gateway, options=ServiceOptions(port=0)))
@@ -106,7 +103,7 @@ class Lab:
     def empty_cluster(self) -> ClusterOptions:
         """Of one with no actors yet; Ray is there."""
         options = self._options(self.model, "empty")
-        topology.connect(None, options.topology.namespace)
+        _start_ray(options.topology.namespace)
         return options
 
     def elsewhere(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -127,3 +124,15 @@ class Lab:
             encoder=self.encoder_options,
             topology=TopologyOptions(namespace=f"bench-{os.getpid()}-{name}"),
         )
+
+
+def _own_bytes(pid: int) -> int:
+    """Resident memory of a process of this machine that no other shares: Ray's object store is in none of it."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
+
+
+def _start_ray(namespace: str) -> None:
+    """Ray's processes are niced unless told otherwise: here they compete on a par with the engine in this one."""
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    topology.connect(None, namespace)

@@ -6,7 +6,7 @@ Frames are sent as raw RGB: the engine is given the same pixels, so that neither
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
@@ -15,14 +15,16 @@ from typing import Any
 
 from cacheflow_ray.actors.api import PayloadKind, StreamView
 from cacheflow_ray.config import StreamSettings
-from cacheflow_ray.engine import IngestProgress
+from cacheflow_ray.engine.reports import IngestProgress
 from cacheflow_ray.media import Frame
 from cacheflow_ray.service.client import AsyncClient, IngestOptions
-from cacheflow_ray.world import Difficulty, frames, make_script
+from cacheflow_ray.world import Difficulty, make_script
+from cacheflow_ray.world import frames as filmed
 
 #: Different pictures there are; every stream begins elsewhere among them.
 _PICTURES = 96
 _APART = 5
+_LOOK_EVERY_S = 0.02
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,12 +36,14 @@ class Push:
         names: of the streams, which are made.
         num_frames: of each; None: as many as there is time for.
         settings: None: as the model recommends.
+        ahead: frames of each that may be on their way; None: as many as it has credits for.
     """
 
     address: str
     names: tuple[str, ...]
     num_frames: int | None = None
     settings: StreamSettings | None = None
+    ahead: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +73,7 @@ def stream_frames(number: int, num_frames: int | None) -> Iterator[Frame]:
 
 @cache
 def _pictures() -> list[Frame]:
-    return list(frames(make_script(0, _PICTURES, Difficulty())))
+    return list(filmed(make_script(0, _PICTURES, Difficulty())))
 
 
 def push_all(push: Push) -> Pushed:
@@ -78,23 +82,8 @@ def push_all(push: Push) -> Pushed:
 
 
 def push_for(push: Push, seconds: float) -> Pushed:
-    """Push endless streams as fast as credits let, and count for so long once each has something durable."""
+    """Push endless streams, and count for so long once each has something durable."""
     return asyncio.run(_push_for(push, seconds))
-
-
-@dataclass(slots=True)
-class _Durable:
-    """The latest of each stream."""
-
-    frames: dict[str, int] = field(default_factory=dict)
-    tokens: dict[str, int] = field(default_factory=dict)
-
-    def __call__(self, progress: IngestProgress) -> None:
-        self.frames[progress.stream] = progress.frames
-        self.tokens[progress.stream] = progress.tokens_kept
-
-    def copy(self) -> _Durable:
-        return _Durable(dict(self.frames), dict(self.tokens))
 
 
 async def _push_all(push: Push) -> Pushed:
@@ -104,7 +93,7 @@ async def _push_all(push: Push) -> Pushed:
         started = perf_counter()
         await asyncio.gather(*_ingests(client, push, durable))
         seconds = perf_counter() - started
-    return _since(_Durable(), durable, push, seconds)
+    return durable.since(_Durable(), push.names, seconds)
 
 
 async def _push_for(push: Push, seconds: float) -> Pushed:
@@ -114,34 +103,65 @@ async def _push_for(push: Push, seconds: float) -> Pushed:
         ingests = [asyncio.create_task(ingest) for ingest in _ingests(client, push, durable)]
         try:
             while len(durable.frames) < len(push.names):
-                await _raised(ingests, 0.02)
+                await _pause(ingests, _LOOK_EVERY_S)
             before, started = durable.copy(), perf_counter()
-            await _raised(ingests, seconds)
-            return _since(before, durable, push, perf_counter() - started)
+            await _pause(ingests, seconds)
+            return durable.since(before, push.names, perf_counter() - started)
         finally:
             for ingest in ingests:
                 ingest.cancel()
             await asyncio.gather(*ingests, return_exceptions=True)
 
 
+@dataclass(slots=True)
+class _Durable:
+    """The latest count of each stream."""
+
+    frames: dict[str, int] = field(default_factory=dict)
+    tokens: dict[str, int] = field(default_factory=dict)
+
+    def count(self, progress: IngestProgress) -> int:
+        """Returns how many frames are new."""
+        new = progress.frames - self.frames.get(progress.stream, 0)
+        self.frames[progress.stream], self.tokens[progress.stream] = progress.frames, progress.tokens_kept
+        return new
+
+    def copy(self) -> _Durable:
+        return _Durable(dict(self.frames), dict(self.tokens))
+
+    def since(self, before: _Durable, names: tuple[str, ...], seconds: float) -> Pushed:
+        return Pushed(
+            seconds=seconds,
+            frames=tuple(self.frames.get(name, 0) - before.frames.get(name, 0) for name in names),
+            tokens=sum(self.tokens.get(name, 0) - before.tokens.get(name, 0) for name in names),
+        )
+
+
 def _ingests(client: AsyncClient, push: Push, durable: _Durable) -> list[Coroutine[Any, Any, StreamView]]:
+    return [_ingest(client, push, durable, number) for number in range(len(push.names))]
+
+
+async def _ingest(client: AsyncClient, push: Push, durable: _Durable, number: int) -> StreamView:
+    frames = stream_frames(number, push.num_frames)
+    room = asyncio.Semaphore(push.ahead or 0)
+
+    def watch(progress: IngestProgress) -> None:
+        for _ in range(durable.count(progress)):
+            room.release()
+
+    source = frames if push.ahead is None else _as_there_is_room(frames, room)
     options = IngestOptions(payload=PayloadKind.RGB, settings=push.settings)
-    return [
-        client.ingest(name, stream_frames(number, push.num_frames), options=options, progress=durable)
-        for number, name in enumerate(push.names)
-    ]
+    return await client.ingest(push.names[number], source, options=options, progress=watch)
 
 
-async def _raised(ingests: list[asyncio.Task[StreamView]], seconds: float) -> None:
-    """Wait so long; raises what an ingest raised meanwhile."""
+async def _as_there_is_room(frames: Iterator[Frame], room: asyncio.Semaphore) -> AsyncIterator[Frame]:
+    for frame in frames:
+        await room.acquire()
+        yield frame
+
+
+async def _pause(ingests: list[asyncio.Task[StreamView]], seconds: float) -> None:
+    """Raises what an ingest raises meanwhile."""
     done, _ = await asyncio.wait(ingests, timeout=seconds, return_when=asyncio.FIRST_EXCEPTION)
     for ingest in done:
         ingest.result()
-
-
-def _since(before: _Durable, after: _Durable, push: Push, seconds: float) -> Pushed:
-    return Pushed(
-        seconds=seconds,
-        frames=tuple(after.frames.get(name, 0) - before.frames.get(name, 0) for name in push.names),
-        tokens=sum(after.tokens.get(name, 0) - before.tokens.get(name, 0) for name in push.names),
-    )

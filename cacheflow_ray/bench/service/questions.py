@@ -15,7 +15,8 @@ from cacheflow_ray.bench.results import Part
 from cacheflow_ray.bench.service.engine import computing_with, ingest_in_process
 from cacheflow_ray.bench.service.lab import MODEL_OPTIONS, TINY, Cluster, Lab
 from cacheflow_ray.bench.service.pushing import Push, push_all, push_for
-from cacheflow_ray.config import AskOptions
+from cacheflow_ray.config import AskOptions, StreamSettings
+from cacheflow_ray.core.dropping import KEEP_ALL
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.models import load_model
 from cacheflow_ray.service.client import AsyncClient
@@ -24,7 +25,9 @@ from memory_store.records import JsonValue
 #: Of words the bundled model knows.
 QUESTION = "what color was the star with number seven"
 
-_STREAM = "asked"
+#: Streams that are asked about.
+_BESIDE_INGESTS, _BESIDE_ENGINE = "asked-beside-ingests", "asked-beside-engine"
+
 _TOKENS = 8
 _MARGIN_S = 3.0
 
@@ -35,7 +38,7 @@ def measure_busy(lab: Lab) -> Part:
     Questions come at a fixed rate, whether or not those before them are answered; a client waits for the first piece.
     """
     cluster, sizes = lab.cluster(lab.model), lab.sizes
-    _make_asked(lab, cluster)
+    _make_asked(lab, cluster, _BESIDE_INGESTS)
     lab.note(f"asking {sizes.questions} questions while nothing else goes on")
     _ask_at_rate(cluster, 3, sizes.questions_per_s)
     idle = _ask_at_rate(cluster, sizes.questions, sizes.questions_per_s)
@@ -63,7 +66,7 @@ def _ask_at_rate(cluster: Cluster, count: int, per_s: float) -> list[float]:
 
     async def ask(client: AsyncClient, due: float) -> float:
         await asyncio.sleep(max(0.0, due - perf_counter()))
-        async with client.ask(_STREAM, QUESTION, options=AskOptions(max_new_tokens=_TOKENS)) as answer:
+        async with client.ask(_BESIDE_INGESTS, QUESTION, options=AskOptions(max_new_tokens=_TOKENS)) as answer:
             first_ms = 0.0
             async for _ in answer:
                 first_ms = first_ms or 1e3 * (perf_counter() - due)
@@ -80,14 +83,13 @@ def _ask_at_rate(cluster: Cluster, count: int, per_s: float) -> list[float]:
 def measure_asking(lab: Lab) -> Part:
     """`ask_overhead_ms`: median of a whole answer through gRPC and Ray, less that of the same in this process.
 
-    Both answer about a stream of the same frames, in turn, with as many threads.
+    Both answer about a stream of the same frames, in turn, with as many threads; blocks are retrieved.
     """
     cluster, sizes = lab.cluster(TINY), lab.sizes
-    _make_asked(lab, cluster)
-    folder = lab.folder / "asked"
-    model = load_model(TINY, MODEL_OPTIONS)
+    folder, model = lab.folder / "asked", load_model(TINY, MODEL_OPTIONS)
+    push = _make_asked(lab, cluster, _BESIDE_ENGINE, StreamSettings(tau=KEEP_ALL, window_blocks=4))
     with computing_with(lab.threads):
-        ingest_in_process(model, folder, [_STREAM], sizes.frames, lab.encoder_options)
+        ingest_in_process(model, folder, push, lab.encoder_options)
         lab.note(f"asking {sizes.asked} questions here and there in turn")
         with VideoMemory.open(folder, model=model) as memory, cluster.client() as client:
             times = _asked_in_turn({"in_process": memory.ask, "service": client.ask}, sizes.asked)
@@ -105,7 +107,7 @@ def _asked_in_turn(asks: Mapping[str, Callable[..., Any]], rounds: int) -> dict[
     for at in range(-2, rounds):
         for name in list(asks)[:: 1 if at % 2 else -1]:
             first_ms, start = 0.0, perf_counter()
-            answer = asks[name](_STREAM, QUESTION, options=AskOptions(max_new_tokens=_TOKENS))
+            answer = asks[name](_BESIDE_ENGINE, QUESTION, options=AskOptions(max_new_tokens=_TOKENS))
             for _ in answer:
                 first_ms = first_ms or 1e3 * (perf_counter() - start)
             assert answer.result.evidence, "it answers from what was ingested"
@@ -115,6 +117,9 @@ def _asked_in_turn(asks: Mapping[str, Callable[..., Any]], rounds: int) -> dict[
     return times
 
 
-def _make_asked(lab: Lab, cluster: Cluster) -> None:
-    push = Push(address=cluster.address, names=(_STREAM,), num_frames=lab.sizes.frames)
+def _make_asked(lab: Lab, cluster: Cluster, name: str, settings: StreamSettings | None = None) -> Push:
+    """A stream to ask about."""
+    lab.note("making a stream to ask about")
+    push = Push(address=cluster.address, names=(name,), num_frames=lab.sizes.frames, settings=settings)
     lab.elsewhere(push_all, push).result()
+    return push

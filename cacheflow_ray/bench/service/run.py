@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -71,6 +70,11 @@ class ServiceReport:
     def ratios(self) -> dict[str, float]:
         return {name: value for part in self.parts.values() for name, value in part.ratios.items()}
 
+    @property
+    def details(self) -> dict[str, Mapping[str, JsonValue]]:
+        """By ratio, the numbers it was made of."""
+        return {name: part.details for part in self.parts.values() for name in part.ratios}
+
     def as_json(self) -> dict[str, JsonValue]:
         missed = missed_targets(self.ratios, TARGETS)
         return {
@@ -80,7 +84,7 @@ class ServiceReport:
             "targets": {name: str(target) for name, target in TARGETS.items() if name in self.ratios},
             "met": {name: name not in missed for name in self.ratios},
             "missed": list(missed),
-            "details": {name: dict(part.details) for part in self.parts.values() for name in part.ratios},
+            "details": {name: dict(details) for name, details in self.details.items()},
             "seconds": self.seconds,
         }
 
@@ -100,7 +104,7 @@ def run_service_bench(
 
     Args:
         work: a folder to make stores in, on the disk that is to be measured; None takes the system's.
-        threads: that torch computes with, in each process; None: as many as there are cores.
+        threads: that torch computes with, in each process; None: as many as the service would.
         note: shows one line of progress.
 
     Raises:
@@ -111,9 +115,9 @@ def run_service_bench(
         raise UsageError(f"no part {unknown[0]!r} to measure: use {', '.join(PARTS)}")
     started = perf_counter()
     folder = Path(mkdtemp(prefix="cacheflow-bench-", dir=work))
-    threads = threads or len(os.sched_getaffinity(0))
     try:
         with Lab(folder, sizes, model=model, threads=threads, note=note) as lab:
+            threads = lab.threads
             parts = {name: measure(lab) for name, measure in PARTS.items() if not only or name in only}
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -10,6 +10,7 @@ from cacheflow_ray.actors.pushed import Pushed
 from cacheflow_ray.config import ServiceOptions
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.service.gateway import Gateway
+from cacheflow_ray.service.v1.ingest_pb2 import IngestResponse
 
 SINK = "sink"
 
@@ -79,3 +80,8 @@ async def _let_go(stream_id: str, lost: str | None) -> None:
 def sink_gateway(_: ClusterPort, *, actor: Any, window: int) -> Gateway:
     """A gateway that grants a window of frames; only ingests are served."""
     return Gateway(cast(ClusterPort, _Sinks(actor, window)), ServiceOptions(port=0))
+
+
+def granted(answer: bytes) -> int:
+    """Frames that an answer of the gateway says have arrived."""
+    return IngestResponse.FromString(answer).ack.credit_frames

@@ -16,13 +16,13 @@ class ServiceSizes:
             messages on their way.
         messages: of each call; message_rounds: of each kind of server.
         crowd, crowd_s: streams that are to get equal shares, and for how long they are watched.
-        batch_s, batch_rounds: how long many streams and one are watched in turn.
+        batch_s, batch_rounds: how long many streams and one are watched in turn, and how often.
         questions, questions_per_s: asked at that rate while nothing else goes on, and again while much does.
         asked: questions asked from afar and in this process in turn.
     """
 
     streams: int = 16
-    frames: int = 64
+    frames: int = 96
     rounds: int = 2
     message_bytes: int = 100_000
     window: int = 32
@@ -31,8 +31,8 @@ class ServiceSizes:
     message_rounds: int = 5
     crowd: int = 64
     crowd_s: float = 10.0
-    batch_s: float = 4.0
-    batch_rounds: int = 3
+    batch_s: float = 3.0
+    batch_rounds: int = 2
     questions: int = 40
     questions_per_s: float = 4.0
     asked: int = 60
