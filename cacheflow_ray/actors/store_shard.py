@@ -22,14 +22,14 @@ CALLS = frozenset({
     "create_stream", "get_stream", "list_streams", "delete_stream", "relabel", "claim", "load_state", "commit", "stats",
     "times", "blocks_in", "read_tokens", "read_thumbnails", "without_kv", "search", "put_turns", "get_turns",
 })  # fmt: skip
-_LOCK_WAIT_S = 30.0
+_LOCK_WAIT_S = 10.0
 
 
 class StoreShard:
     """A `Store` for other processes; calls come in several threads at once.
 
     Raises:
-        as `Store.open`; StoreLocked: the process before it has not gone for 30 s.
+        as `Store.open`; StoreLocked: the process before it has not gone for 10 s.
     """
 
     def __init__(self, place: StorePlace, options: StoreOptions) -> None:

@@ -65,6 +65,7 @@ def test_it_serves_until_it_is_told_to_end_and_all_is_kept(tmp_path: Path, capsy
     assert (again["text"], again["evidence"]) == (answer["text"], answer["evidence"])
 
 
+@pytest.mark.slow
 def test_what_keeps_it_from_serving_is_told_in_one_line(tmp_path: Path) -> None:
     with VideoMemory.open(tmp_path / "data"), serving(tmp_path / "data") as (process, said):
         assert process.wait(timeout=120) == 1
