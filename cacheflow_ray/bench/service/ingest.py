@@ -9,7 +9,7 @@ from collections.abc import Callable
 from cacheflow_ray.bench.results import Part
 from cacheflow_ray.bench.service.engine import computing_with, ingest_in_process
 from cacheflow_ray.bench.service.lab import MODEL_OPTIONS, TINY, Lab
-from cacheflow_ray.bench.service.pushing import Push, Pushed, push_all, push_for
+from cacheflow_ray.bench.service.pushing import Push, Pushed, names_of, push_all, push_for
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.core.dropping import KEEP_ALL
 from cacheflow_ray.models import load_model
@@ -26,8 +26,7 @@ def measure_ingest(lab: Lab) -> Part:
     folder = lab.folder / "engine"
 
     def push(run: str, num_frames: int) -> Push:
-        names = tuple(f"{run}-{number}" for number in range(sizes.streams))
-        return Push(address=cluster.address, names=names, num_frames=num_frames)
+        return Push(address=cluster.address, names=names_of(run, sizes.streams), num_frames=num_frames)
 
     def engine(run: str, num_frames: int) -> float:
         seconds = ingest_in_process(model, folder, push(run, num_frames), lab.encoder_options)
@@ -90,10 +89,10 @@ def _watched(lab: Lab, name: str, count: int, ahead: int | None) -> Pushed:
     cluster = lab.cluster(TINY)
     push = Push(
         address=cluster.address,
-        names=tuple(f"{name}-{number}" for number in range(count)),
+        names=names_of(name, count),
         settings=StreamSettings(tau=KEEP_ALL),
         ahead=ahead,
     )
     pushed = lab.elsewhere(push_for, push, lab.sizes.batch_s).result()
-    cluster.wait(0)
+    cluster.wait_until_idle(push.names)
     return pushed

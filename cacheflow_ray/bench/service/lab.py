@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import ParamSpec, Self, TypeVar
 
 from cacheflow_ray.actors import topology
+from cacheflow_ray.actors.api import LiveStream
 from cacheflow_ray.actors.topology import ClusterOptions
 from cacheflow_ray.bench.service.sizes import ServiceSizes
 from cacheflow_ray.config import EncoderOptions, ModelOptions, ServiceOptions, TopologyOptions
@@ -38,7 +39,6 @@ _GRACE_S = 5.0
 class Cluster:
     """One encoder, one answerer, one store, and a gateway before them that listens at `address`."""
 
-    options: ClusterOptions
     address: str
 
     def client(self) -> Client:
@@ -50,16 +50,20 @@ class Cluster:
             actors = client.status().actors
         return {own.role: _own_bytes(own.pid) / 1e6 for own in actors if own.role in ("gateway", "encoder")}
 
-    def wait(self, num_streams: int) -> None:
-        """Until so many streams are open, with frames of each durable. Raises TimeoutError."""
+    def wait_until_pushed(self, names: Sequence[str]) -> None:
+        """Until all these streams are open, with frames of each durable. Raises TimeoutError."""
+        self._wait(lambda live: all(name in live and live[name].position.frames for name in names))
+
+    def wait_until_idle(self, names: Sequence[str]) -> None:
+        """Until none of these streams is open: what was pushed of them is encoded. Raises TimeoutError."""
+        self._wait(lambda live: live.keys().isdisjoint(names))
+
+    def _wait(self, come: Callable[[Mapping[str, LiveStream]], bool]) -> None:
         deadline = time.monotonic() + _WAIT_S
         with self.client() as client:
-            while True:
-                streams = client.status().streams
-                if len(streams) == num_streams and all(own.position.frames for own in streams):
-                    return
+            while not come({own.stream_id: own for own in client.status().streams}):
                 if time.monotonic() > deadline:
-                    raise TimeoutError(f"{len(streams)} streams are open, not {num_streams}")
+                    raise TimeoutError(f"the encoder is not as far within {_WAIT_S:g} s")
                 time.sleep(0.1)
 
 
@@ -70,15 +74,23 @@ class Lab:
         folder: for stores.
         model: of the parts that are not about toy dimensions.
         threads: that torch computes with, in each process; None: as many as the service would.
+        running: clusters there are already, by model.
         note: shows one line of progress.
     """
 
     def __init__(
-        self, folder: Path, sizes: ServiceSizes, *, model: str, threads: int | None, note: Callable[[str], None]
+        self,
+        folder: Path,
+        sizes: ServiceSizes,
+        *,
+        model: str,
+        threads: int | None,
+        running: Mapping[str, Cluster],
+        note: Callable[[str], None],
     ) -> None:
         self.folder, self.sizes, self.model, self.note = folder, sizes, model, note
         self.threads = threads or ClusterOptions(data=folder).setup().encoder_options.torch_threads or 1
-        self._clusters: dict[str, Cluster] = {}
+        self._clusters = dict(running)
         self._ending = ExitStack()
         self._processes = self._ending.enter_context(ProcessPoolExecutor(1, get_context("spawn")))
 
@@ -97,7 +109,7 @@ class Lab:
             self._ending.callback(running.stop)
             port = running.serve(partial(Gateway, options=ServiceOptions(port=0)))
             self._ending.callback(running.drain, _GRACE_S)
-            self._clusters[model] = Cluster(options=options, address=f"127.0.0.1:{port}")
+            self._clusters[model] = Cluster(address=f"127.0.0.1:{port}")
         return self._clusters[model]
 
     def empty_cluster(self) -> ClusterOptions:

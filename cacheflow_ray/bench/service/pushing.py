@@ -46,6 +46,11 @@ class Push:
     ahead: int | None = None
 
 
+def names_of(run: str, count: int) -> tuple[str, ...]:
+    """Of the streams of one run of a part."""
+    return tuple(f"bench-{run}-{number}" for number in range(count))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pushed:
     """What became durable meanwhile: frames of each stream, and tokens kept of all."""

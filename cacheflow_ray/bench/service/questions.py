@@ -14,7 +14,7 @@ import numpy as np
 from cacheflow_ray.bench.results import Part
 from cacheflow_ray.bench.service.engine import computing_with, ingest_in_process
 from cacheflow_ray.bench.service.lab import MODEL_OPTIONS, TINY, Cluster, Lab
-from cacheflow_ray.bench.service.pushing import Push, push_all, push_for
+from cacheflow_ray.bench.service.pushing import Push, names_of, push_all, push_for
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.core.dropping import KEEP_ALL
 from cacheflow_ray.engine import VideoMemory
@@ -26,10 +26,10 @@ from memory_store.records import JsonValue
 QUESTION = "what color was the star with number seven"
 
 #: Streams that are asked about.
-_BESIDE_INGESTS, _BESIDE_ENGINE = "asked-beside-ingests", "asked-beside-engine"
+_BESIDE_INGESTS, _BESIDE_ENGINE = "bench-asked-beside-ingests", "bench-asked-beside-engine"
 
 _TOKENS = 8
-_MARGIN_S = 3.0
+_MARGIN_S = 1.5
 
 
 def measure_busy(lab: Lab) -> Part:
@@ -43,14 +43,14 @@ def measure_busy(lab: Lab) -> Part:
     _ask_at_rate(cluster, 3, sizes.questions_per_s)
     idle = _ask_at_rate(cluster, sizes.questions, sizes.questions_per_s)
     lab.note(f"asking them while {sizes.streams} streams are ingested")
-    names = tuple(f"busy-{number}" for number in range(sizes.streams))
+    push = Push(address=cluster.address, names=names_of("busy", sizes.streams))
     asking_s = sizes.questions / sizes.questions_per_s
-    pushing = lab.elsewhere(push_for, Push(address=cluster.address, names=names), asking_s + _MARGIN_S)
-    cluster.wait(sizes.streams)
+    pushing = lab.elsewhere(push_for, push, asking_s + _MARGIN_S)
+    cluster.wait_until_pushed(push.names)
     busy = _ask_at_rate(cluster, sizes.questions, sizes.questions_per_s)
     over = pushing.done()
     pushed = pushing.result()
-    cluster.wait(0)
+    cluster.wait_until_idle(push.names)
     details: dict[str, JsonValue] = {
         f"{name}_{what}_ms": float(np.percentile(times, rank))
         for name, times in (("idle", idle), ("busy", busy))

@@ -16,7 +16,7 @@ from cacheflow_ray.bench.results import Part, Target, missed_targets
 from cacheflow_ray.bench.service.fairness import measure_fairness
 from cacheflow_ray.bench.service.gateway import measure_gateway
 from cacheflow_ray.bench.service.ingest import measure_batch, measure_ingest
-from cacheflow_ray.bench.service.lab import Lab
+from cacheflow_ray.bench.service.lab import Cluster, Lab
 from cacheflow_ray.bench.service.questions import measure_asking, measure_busy
 from cacheflow_ray.bench.service.sizes import QUICK, ServiceSizes
 from cacheflow_ray.config import DEFAULT_MODEL
@@ -96,6 +96,7 @@ def run_service_bench(
     work: Path | None = None,
     threads: int | None = None,
     sizes: ServiceSizes = QUICK,
+    running: Mapping[str, Cluster] | None = None,
     note: Callable[[str], None] = lambda text: None,
 ) -> ServiceReport:
     """Measure the parts named (all, when none is) on the CPU.
@@ -105,6 +106,7 @@ def run_service_bench(
     Args:
         work: a folder to make stores in, on the disk that is to be measured; None takes the system's.
         threads: that torch computes with, in each process; None: as many as the service would.
+        running: clusters there are already, by model; others are started.
         note: shows one line of progress.
 
     Raises:
@@ -116,7 +118,7 @@ def run_service_bench(
     started = perf_counter()
     folder = Path(mkdtemp(prefix="cacheflow-bench-", dir=work))
     try:
-        with Lab(folder, sizes, model=model, threads=threads, note=note) as lab:
+        with Lab(folder, sizes, model=model, threads=threads, running=running or {}, note=note) as lab:
             threads = lab.threads
             parts = {name: measure(lab) for name, measure in PARTS.items() if not only or name in only}
     finally:

@@ -22,7 +22,7 @@ class ServiceSizes:
     """
 
     streams: int = 16
-    frames: int = 96
+    frames: int = 160
     rounds: int = 2
     message_bytes: int = 100_000
     window: int = 32
