@@ -137,6 +137,7 @@ class _Part:
 
     def __init__(self, place: StorePlace, setup: Setup) -> None:
         self._place, self._setup = place, setup
+        self._actor: Any = None
         self._here: bool | None = None
         self._local: Store | None = None
         self._lock = threading.Lock()
@@ -146,13 +147,15 @@ class _Part:
         deadline = time.monotonic() + self._setup.patience_s
         while True:
             try:
-                actor = ray.get_actor(self._place.name, self._setup.namespace)
-                return ray.get(call(actor), timeout=_CALL_TIMEOUT_S)
+                if self._actor is None:
+                    self._actor = ray.get_actor(self._place.name, self._setup.namespace)
+                return ray.get(call(self._actor), timeout=_CALL_TIMEOUT_S)
             except Exception as error:
                 absent = may_be_back(error) or isinstance(error, ValueError)  # no actor of that name yet
                 if not absent or time.monotonic() > deadline:
                     ended = TimeoutError() if isinstance(error, ValueError) and absent else error
                     raise unwrapped(ended, self._place.name) from error
+                self._actor = None  # it may have been made anew
                 time.sleep(_RETRY_EVERY_S)
 
     def reading(self) -> Store:
