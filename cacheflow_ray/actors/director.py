@@ -60,19 +60,7 @@ class Director:
         Raises:
             ClusterUnavailable: none answers.
         """
-        with self._lock:
-            owner = self._owners.get(stream_id)
-            if owner not in self._load:
-                if not self._load:
-                    raise ClusterUnavailable("no encoder answers: try again in a moment")
-                owner = min(self._load, key=lambda name: (self._load[name], name))
-                self._owners[stream_id] = owner
-                self._load[owner] += 1
-            return owner
-
-    async def claim(self, stream_id: str) -> int:
-        """A new epoch of the stream. Raises: StreamNotFound, ClusterUnavailable."""
-        return await asyncio.to_thread(self._store.claim, stream_id)
+        return self._encoder_for(stream_id)
 
     async def lost(self, encoder: str) -> None:
         """It was found not to answer: its streams go to others, until it does."""
@@ -115,6 +103,21 @@ class Director:
         await asyncio.gather(*[_drained(actor) for actor in encoders])
         for actor in answerers:
             ray.kill(actor)
+
+    def _encoder_for(self, stream_id: str) -> str:
+        with self._lock:
+            owner = self._owners.get(stream_id)
+            if owner not in self._load:
+                if not self._load:
+                    raise ClusterUnavailable("no encoder answers: try again in a moment")
+                owner = min(self._load, key=lambda name: (self._load[name], name))
+                self._owners[stream_id] = owner
+                self._load[owner] += 1
+            return owner
+
+    async def claim(self, stream_id: str) -> int:
+        """A new epoch of the stream. Raises: StreamNotFound, ClusterUnavailable."""
+        return await asyncio.to_thread(self._store.claim, stream_id)
 
     def _watch(self) -> None:
         while True:
@@ -166,7 +169,7 @@ class Director:
             if about(self._store.load_state(stream_id)).complete:
                 self._complete.add(stream_id)
                 return
-            name = asyncio.run(self.encoder_for(stream_id))
+            name = self._encoder_for(stream_id)
             epoch = self._store.claim(stream_id)
             ray.get(self._encoders[name].pull.remote(stream_id, epoch, uri), timeout=_ANSWER_WITHIN_S)
         except (StoreError, ClusterUnavailable) as error:

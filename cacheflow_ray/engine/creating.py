@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
 from time import time
 
@@ -11,6 +10,7 @@ from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine.catalog import SOURCE_URI
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
+from cacheflow_ray.models import VideoModel
 from memory_store.errors import StreamNotFound
 from memory_store.records import StreamRecord
 
@@ -21,42 +21,69 @@ class WantedStream:
 
     Args:
         settings: what is not set in it is as the stream was made, or as the model recommends where it is new.
-        source_identity: of what the frames come from (`SourceInfo.identity`); "" where nothing is known of it.
         source_uri: what the service itself reads it from; None: it is pushed.
         labels, tenant: of a new stream.
     """
 
     stream_id: str
     settings: StreamSettings | None = None
-    source_identity: str = ""
     source_uri: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     tenant: str = ""
 
 
-def ensure_stream(backend: Backend, wanted: WantedStream) -> StreamSpec:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """What is wanted of a stream, beside the one there is. `stored`: None where there is none yet."""
+
+    wanted: WantedStream
+    settings: StreamSettings
+    stored: StreamSpec | None
+
+    def spec(self, model: VideoModel, source_identity: str) -> StreamSpec:
+        """The stream's, once its source is known. Raises: SettingsMismatch, InvalidConfig."""
+        spec = StreamSpec.resolve(self.settings, model, source_identity)
+        if self.stored is None:
+            return spec
+        spec.check_continues(self.stored, self.wanted.stream_id)
+        return self.stored
+
+    def record(self, model: VideoModel, spec: StreamSpec) -> StreamRecord:
+        """Of the new stream."""
+        uri = self.wanted.source_uri
+        return StreamRecord(
+            stream_id=self.wanted.stream_id,
+            fingerprint=model.fingerprint,
+            settings=spec.as_settings() | ({} if uri is None else {SOURCE_URI: uri}),
+            labels=dict(self.wanted.labels),
+            created_s=time(),
+            tenant=self.wanted.tenant,
+        )
+
+
+def look(backend: Backend, wanted: WantedStream) -> Looked:
+    """Nothing is written. Raises: FingerprintMismatch."""
+    settings = backend.model.recommended.stream_settings(wanted.settings)
+    try:
+        record = backend.store.get_stream(wanted.stream_id)
+    except StreamNotFound:
+        return Looked(wanted=wanted, settings=settings, stored=None)
+    check_fingerprint(record, backend.model)
+    stored = StreamSpec.of(record)
+    return Looked(wanted=wanted, settings=stored.continued_by(wanted.settings or StreamSettings()), stored=stored)
+
+
+def ensure_stream(backend: Backend, wanted: WantedStream, source_identity: str = "") -> StreamSpec:
     """Make the stream, or see that the one there is goes with what is wanted.
+
+    Args:
+        source_identity: of what the frames come from (`SourceInfo.identity`); "" where nothing is known of it.
 
     Raises:
         SettingsMismatch, FingerprintMismatch, StreamExists: it was made otherwise. InvalidConfig, InvalidRecord.
     """
-    stored: StreamSpec | None = None
-    settings = backend.model.recommended.stream_settings(wanted.settings)
-    with suppress(StreamNotFound):
-        record = backend.store.get_stream(wanted.stream_id)
-        check_fingerprint(record, backend.model)
-        stored = StreamSpec.of(record)
-        settings = stored.continued_by(wanted.settings or StreamSettings())
-    spec = StreamSpec.resolve(settings, backend.model, wanted.source_identity)
-    if stored is not None:
-        spec.check_continues(stored, wanted.stream_id)
-        return stored
-    record = StreamRecord(
-        stream_id=wanted.stream_id,
-        fingerprint=backend.model.fingerprint,
-        settings=spec.as_settings() | ({} if wanted.source_uri is None else {SOURCE_URI: wanted.source_uri}),
-        labels=dict(wanted.labels),
-        created_s=time(),
-        tenant=wanted.tenant,
-    )
-    return StreamSpec.of(backend.store.create_stream(record))
+    looked = look(backend, wanted)
+    spec = looked.spec(backend.model, source_identity)
+    if looked.stored is None:
+        return StreamSpec.of(backend.store.create_stream(looked.record(backend.model, spec)))
+    return spec

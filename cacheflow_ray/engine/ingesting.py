@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from time import perf_counter, time
+from time import perf_counter
 from typing import BinaryIO
 
 from cacheflow_ray.config import StreamSettings
 from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
+from cacheflow_ray.engine.creating import WantedStream, look
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import IngestProgress, IngestReport
 from cacheflow_ray.engine.resuming import frames_after, is_complete
-from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
+from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
 from cacheflow_ray.models.family import VISION_BATCH
-from memory_store.errors import StreamNotFound
 from memory_store.records import StreamRecord
 
 Source = str | Path | BinaryIO
@@ -96,19 +96,11 @@ def ingest_all(backend: Backend, jobs: Sequence[IngestJob], watch: Watcher | Non
 
 def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Opened:
     """Open a job's source and see that it goes with its stream; nothing is written."""
-    stored: StreamSpec | None = None
-    settings = backend.model.recommended.stream_settings(job.settings)
-    with suppress(StreamNotFound):
-        record = backend.store.get_stream(job.stream)
-        check_fingerprint(record, backend.model)
-        stored = StreamSpec.of(record)
-        settings = stored.continued_by(job.settings or StreamSettings())
-    source = stack.enter_context(open_source(job.source, fps=settings.fps))
-    wanted = StreamSpec.resolve(settings, backend.model, source.info.identity)
-    if stored is None:
-        return _Opened(job=job, source=source, spec=wanted, record=_record(backend, job, wanted))
-    wanted.check_continues(stored, job.stream)
-    return _Opened(job=job, source=source, spec=stored, record=None)
+    looked = look(backend, WantedStream(stream_id=job.stream, settings=job.settings, labels=job.labels))
+    source = stack.enter_context(open_source(job.source, fps=looked.settings.fps))
+    spec = looked.spec(backend.model, source.info.identity)
+    record = looked.record(backend.model, spec) if looked.stored is None else None
+    return _Opened(job=job, source=source, spec=spec, record=record)
 
 
 def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:
@@ -121,16 +113,6 @@ def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:
         job=opened.job, source=opened.source, frames=frames, encoder=encoder, started=perf_counter(),
         first_seq=encoder.state.next_seq,
     )  # fmt: skip
-
-
-def _record(backend: Backend, job: IngestJob, spec: StreamSpec) -> StreamRecord:
-    return StreamRecord(
-        stream_id=job.stream,
-        fingerprint=backend.model.fingerprint,
-        settings=spec.as_settings(),
-        labels=dict(job.labels),
-        created_s=time(),
-    )
 
 
 def _run(backend: Backend, feeds: Sequence[_Feed], times: StageTimes, watch: Watcher | None) -> None:

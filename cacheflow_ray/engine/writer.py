@@ -34,8 +34,7 @@ class StreamWriter:
         self, backend: Backend, stream: str, *, settings: StreamSettings | None = None, source_identity: str = ""
     ) -> None:
         self._backend, self._times = backend, StageTimes()
-        wanted = WantedStream(stream_id=stream, settings=settings, source_identity=source_identity)
-        spec = ensure_stream(backend, wanted)
+        spec = ensure_stream(backend, WantedStream(stream_id=stream, settings=settings), source_identity)
         self._encoder = StreamEncoder(backend, stream, spec)
 
     @property

@@ -104,7 +104,7 @@ class Lab:
         if model not in self._clusters:
             self.note(f"starting a cluster of {model}")
             options = self._options(model, f"cluster-{len(self._clusters)}")
-            _start_ray(options.topology.namespace)
+            topology.connect(None, options.topology.namespace)
             running = topology.start(options)
             self._ending.callback(running.stop)
             port = running.serve(partial(Gateway, options=ServiceOptions(port=0)))
@@ -115,7 +115,7 @@ class Lab:
     def empty_cluster(self) -> ClusterOptions:
         """Of one with no actors yet; Ray is there."""
         options = self._options(self.model, "empty")
-        _start_ray(options.topology.namespace)
+        topology.connect(None, options.topology.namespace)
         return options
 
     def elsewhere(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -142,9 +142,3 @@ def _own_bytes(pid: int) -> int:
     """Resident memory of a process of this machine that no other shares: Ray's object store is in none of it."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("RssAnon:")).split()[1])
-
-
-def _start_ray(namespace: str) -> None:
-    """Ray's processes are niced unless told otherwise: here they compete on a par with the engine in this one."""
-    os.environ.setdefault("RAY_worker_niceness", "0")
-    topology.connect(None, namespace)
