@@ -118,7 +118,7 @@ class Connection:
 
     def told(self, error: aio.AioRpcError) -> Expected:
         """The service's own exception; where it is not the service that ended the call, one that names the address."""
-        if may_be_back(error) and not _is_the_services(error):
+        if may_be_back(error) and not is_the_services(error):
             return ClusterUnavailable(
                 f"no service answers at {self.address} ({error.details()}): is it running?", address=self.address
             )
@@ -130,9 +130,9 @@ class Connection:
 
 def may_be_back(error: aio.AioRpcError) -> bool:
     """Whether the service is away, by its own word or because the connection broke, and the same call may succeed."""
-    return error.code() is StatusCode.UNAVAILABLE or (error.code() in _BROKEN and not _is_the_services(error))
+    return error.code() is StatusCode.UNAVAILABLE or (error.code() in _BROKEN and not is_the_services(error))
 
 
-def _is_the_services(error: aio.AioRpcError) -> bool:
+def is_the_services(error: aio.AioRpcError) -> bool:
     """Whether the service itself gave this status: it gives details with each."""
     return any(name == "grpc-status-details-bin" for name, _ in error.trailing_metadata() or ())

@@ -17,6 +17,7 @@ from grpc import aio
 
 from cacheflow_ray.errors import ClusterUnavailable
 from cacheflow_ray.service.client.channel import Connection, may_be_back
+from cacheflow_ray.service.client.ended import Ending
 from cacheflow_ray.service.client.feeds import Feed
 from cacheflow_ray.service.client.methods import INGEST
 from cacheflow_ray.service.client.retry import Patience
@@ -109,6 +110,7 @@ class _Attempt:
 
     def __init__(self, call: Call, feed: Feed, watch: Callable[[Granted], None], finish: Callable[[], bool]) -> None:
         self._call, self._feed, self._watch, self._finish = call, feed, watch, finish
+        self._ending = Ending(call)
         self.opened, self.acked, self.shed = asyncio.Event(), False, 0
         self._finished: bool | None = None  # None: there is more to send
 
@@ -185,5 +187,5 @@ class _Attempt:
         try:
             response = await self._call.read()
         except aio.AioRpcError as error:
-            raise _Lost(error) from None
+            raise _Lost(await self._ending.cause(error)) from None
         return response if isinstance(response, IngestResponse) else None
