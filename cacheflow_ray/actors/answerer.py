@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import ray
-import torch
 
 from cacheflow_ray.actors.api import Answered, AskCall, Moment
 from cacheflow_ray.actors.metrics import AnswererMetrics
@@ -18,11 +17,10 @@ from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.config import AskOptions
-from cacheflow_ray.engine import Evidence, VideoMemory
 from cacheflow_ray.engine.about import about
+from cacheflow_ray.engine.reports import Evidence
 from cacheflow_ray.engine.several import best_stream, search_all
 from cacheflow_ray.errors import ClusterUnavailable, DeadlinePassed, LimitExceeded
-from cacheflow_ray.models import load_model
 from memory_store.errors import StoreError
 
 #: Of an answer that nobody asks to go on with.
@@ -39,6 +37,12 @@ class Answerer:
     """Questions are asked by an id of the caller's, and fetched from piece by piece."""
 
     def __init__(self, setup: Setup) -> None:
+        # Whoever calls an actor imports its class: torch is left to those that compute.
+        import torch
+
+        from cacheflow_ray.engine.memory import VideoMemory
+        from cacheflow_ray.models import load_model
+
         self._setup = setup
         if setup.encoder_options.torch_threads is not None:
             torch.set_num_threads(setup.encoder_options.torch_threads)

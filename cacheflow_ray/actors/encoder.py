@@ -8,27 +8,23 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import ray
-import torch
 
 from cacheflow_ray.actors.api import FramePayload, NewStream, PayloadKind
 from cacheflow_ray.actors.metrics import EncoderMetrics
 from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
-from cacheflow_ray.engine.creating import WantedStream, ensure_stream
-from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pipe import Pipe
-from cacheflow_ray.engine.pool import EncoderPool
-from cacheflow_ray.engine.position import Overload, Position
-from cacheflow_ray.engine.pulling import Puller
-from cacheflow_ray.engine.sessions import End
+from cacheflow_ray.engine.position import End, Overload, Position
 from cacheflow_ray.errors import BrokenMedia, MediaError, UnsupportedMedia, UsageError
 from cacheflow_ray.media import MAX_PIXELS, Frame, load_image
-from cacheflow_ray.models import load_model
+
+if TYPE_CHECKING:
+    from cacheflow_ray.engine.pulling import Puller
 
 T = TypeVar("T")
 
@@ -39,6 +35,14 @@ class Encoder:
     """Streams are opened, pushed and finished by (stream, epoch); calls of one stream count in the order numbered."""
 
     def __init__(self, setup: Setup) -> None:
+        # Whoever calls an actor imports its class: torch is left to those that compute.
+        import torch
+
+        from cacheflow_ray.engine.opened import Backend
+        from cacheflow_ray.engine.pool import EncoderPool
+        from cacheflow_ray.engine.pulling import Puller
+        from cacheflow_ray.models import load_model
+
         self._setup = setup
         if setup.encoder_options.torch_threads is not None:
             torch.set_num_threads(setup.encoder_options.torch_threads)
@@ -51,12 +55,15 @@ class Encoder:
         self._turns: dict[Key, _Turns] = {}
         self._pipes: dict[Key, Pipe] = {}
         self._pullers: dict[str, Puller] = {}
+        self._puller = partial(Puller, self._backend, self._pool)
 
     async def ensure(self, new: NewStream) -> None:
         """Make the stream, or see that the one there is goes with what is wanted."""
         await asyncio.to_thread(self._ensure, new)
 
     def _ensure(self, new: NewStream) -> None:
+        from cacheflow_ray.engine.creating import WantedStream, ensure_stream
+
         wanted = WantedStream(
             stream_id=new.stream_id,
             settings=new.settings,
@@ -88,7 +95,7 @@ class Encoder:
         if kind is PayloadKind.CONTAINER and not position.complete:
             pipe = Pipe(self._setup.encoder_options.queue_bytes, self._setup.max_container_bytes)
             self._pipes[stream_id, epoch] = pipe
-            self._pullers[stream_id] = Puller(self._backend, self._pool, stream_id, epoch, pipe)
+            self._pullers[stream_id] = self._puller(stream_id, epoch, pipe)
         return position
 
     async def push(self, stream_id: str, epoch: int, number: int, frames: Sequence[FramePayload]) -> Position:
@@ -132,7 +139,7 @@ class Encoder:
         if earlier is not None:
             earlier.stop()
         if not position.complete:
-            self._pullers[stream_id] = Puller(self._backend, self._pool, stream_id, epoch, uri)
+            self._pullers[stream_id] = self._puller(stream_id, epoch, uri)
 
     async def pulled(self) -> list[str]:
         """Streams that are being read from their sources."""

@@ -9,13 +9,16 @@ process_*             memory, CPU time, open files
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from prometheus_client import Counter, Gauge, Histogram, generate_latest
 
 from cacheflow_ray.actors.process import process_registry
-from cacheflow_ray.engine.pool import StepReport
 from cacheflow_ray.engine.position import Position
 from cacheflow_ray.engine.reports import AnswerResult
+
+if TYPE_CHECKING:
+    from cacheflow_ray.engine.pool import StepReport
 
 _SECONDS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 _COUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256)

@@ -19,8 +19,8 @@ from time import perf_counter
 from cacheflow_ray.config import EncoderOptions
 from cacheflow_ray.engine.batch import StageTimes, commit_apart, encode_frames
 from cacheflow_ray.engine.opened import Backend
-from cacheflow_ray.engine.position import Overload, Position
-from cacheflow_ray.engine.sessions import End, Item, Push, Session, Writing, refuse, resolve
+from cacheflow_ray.engine.position import End, Overload, Position
+from cacheflow_ray.engine.sessions import Item, Push, Session, Writing, refuse, resolve
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.errors import CacheFlowError, ClusterUnavailable, InvalidFeatures, LimitExceeded, UsageError

@@ -1,8 +1,9 @@
-"""How far a pushed stream has come, and what happens to what is too much; free of torch, for clients too."""
+"""How far a pushed stream has come, how it ends, and what happens to what is too much; free of torch."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Self
 
@@ -58,3 +59,13 @@ class Position:
             shed=shed,
             complete=about.complete,
         )
+
+
+@dataclass(slots=True, eq=False)
+class End:
+    """How a session ends once its frames are encoded: for good, or so that it can be gone on with."""
+
+    final: bool
+    warning: str | None = None
+    complete: bool = True
+    done: Future[Position] = field(default_factory=Future)

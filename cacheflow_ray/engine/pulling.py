@@ -18,9 +18,8 @@ from typing import BinaryIO, cast
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pipe import Pipe
 from cacheflow_ray.engine.pool import EncoderPool
-from cacheflow_ray.engine.position import Position
+from cacheflow_ray.engine.position import End, Position
 from cacheflow_ray.engine.resuming import frames_after, is_complete
-from cacheflow_ray.engine.sessions import End
 from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.state import EncoderState
 from cacheflow_ray.errors import MediaError

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 
 from cacheflow_ray.engine.about import About
-from cacheflow_ray.engine.position import Overload, Position
+from cacheflow_ray.engine.position import End, Overload, Position
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame
 
@@ -44,16 +44,6 @@ class Item:
     def is_made(self) -> bool:
         """Whether there is a frame, or what making it raised."""
         return self.made is not None and self.made.done()
-
-
-@dataclass(slots=True, eq=False)
-class End:
-    """How a session ends once its frames are encoded: for good, or so that it can be gone on with."""
-
-    final: bool
-    warning: str | None = None
-    complete: bool = True
-    done: Future[Position] = field(default_factory=Future)
 
 
 class Session:

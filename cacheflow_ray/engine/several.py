@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from cacheflow_ray.config import AskOptions
-from cacheflow_ray.engine.memory import VideoMemory
 from cacheflow_ray.engine.reports import Evidence
 from cacheflow_ray.errors import NothingToAnswer
+
+if TYPE_CHECKING:
+    from cacheflow_ray.engine.memory import VideoMemory
 
 Found = tuple[str, Evidence]
 

@@ -16,8 +16,7 @@ from cacheflow_ray.config import EncoderOptions
 from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 from cacheflow_ray.engine.opened import Backend, open_stream
 from cacheflow_ray.engine.pool import EncoderPool, StepReport
-from cacheflow_ray.engine.position import Overload, Position
-from cacheflow_ray.engine.sessions import End
+from cacheflow_ray.engine.position import End, Overload, Position
 from cacheflow_ray.errors import BrokenMedia, ClusterUnavailable, InvalidFeatures, LimitExceeded
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel

@@ -17,8 +17,7 @@ from cacheflow_ray.config import EncoderOptions
 from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pool import EncoderPool
-from cacheflow_ray.engine.position import Position
-from cacheflow_ray.engine.sessions import End
+from cacheflow_ray.engine.position import End, Position
 from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel
 from memory_store import Store
