@@ -29,8 +29,8 @@ _LOOK_EVERY_S = 0.02
 #: A reader does not see the difference, and every call takes from the thread that generates.
 _GATHER_S = 0.02
 
-#: Pieces of text, and the end where it has come.
-Some = tuple[list[str], Answered | None]
+#: Text, and the end where it has come.
+Some = tuple[str, Answered | None]
 
 
 class Answerer:
@@ -53,7 +53,7 @@ class Answerer:
         self._answers: dict[str, _Answering] = {}
 
     async def ask(self, question_id: str, call: AskCall) -> Some:
-        """Begin to answer; returns the first pieces. Raises: as `VideoMemory.ask`; DeadlinePassed, LimitExceeded."""
+        """Begin to answer; returns the first piece. Raises: as `VideoMemory.ask`; DeadlinePassed, LimitExceeded."""
         self._sweep()
         if len(self._answers) >= 8 * self._setup.max_answers:
             raise LimitExceeded("too many questions wait here: try again, or add answerers", limit="max_answers")
@@ -71,13 +71,13 @@ class Answerer:
         if answering is None:
             raise ClusterUnavailable("the answer was given up: ask again", question_id=question_id)
         try:
-            pieces, last = await answering.take(gather_s)
+            text, last = await answering.take(gather_s)
         except BaseException:
             self._answers.pop(question_id, None)
             raise
         if last is not None:
             self._answers.pop(question_id, None)
-        return pieces, last
+        return text, last
 
     async def cancel(self, question_id: str) -> None:
         """Stop within a token. Cancelling what is done does nothing."""
@@ -169,22 +169,22 @@ class _Answering:
     async def take(self, gather_s: float) -> Some:
         """What has come, at least one thing, and what comes within `gather_s` of it.
 
-        Raises what ended the answer, once the pieces before are fetched.
+        Raises what ended the answer, once the text before is fetched.
         """
         self.taken_at = time.monotonic()
-        pieces: list[str] = []
+        text = ""
         what = await self._come.get()
         until = time.monotonic() + gather_s
         while isinstance(what, str):
-            pieces.append(what)
+            text += what
             try:
                 async with asyncio.timeout(max(0.0, until - time.monotonic())):
                     what = await self._come.get()
             except TimeoutError:
-                return pieces, None
+                return text, None
         if isinstance(what, BaseException):
-            if pieces:
+            if text:
                 self._come.put_nowait(what)
-                return pieces, None
+                return text, None
             raise what
-        return pieces, what
+        return text, what

@@ -94,15 +94,15 @@ class Cluster:
             self._asking[name] += 1
             last, begun = None, False
             try:
-                pieces, last = await self._asked(name, "ask", question_id, call)
+                text, last = await self._asked(name, "ask", question_id, call)
                 while True:
-                    begun = begun or bool(pieces)
-                    for piece in pieces:
-                        yield piece
+                    if text:
+                        begun = True
+                        yield text
                     if last is not None:
                         yield last
                         return
-                    pieces, last = await self._asked(name, "more", question_id)
+                    text, last = await self._asked(name, "more", question_id)
             except ClusterUnavailable:
                 tried.append(name)
                 if begun:

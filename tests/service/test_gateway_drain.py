@@ -41,7 +41,8 @@ async def pushing(served: Served) -> Any:
     for request in (started("door"), framed(0), framed(1), framed(2)):
         await call.write(request)
     await call.read()
-    await until(lambda: bool(served.cluster.sessions and served.cluster.sessions[0].pushes))
+    received = "cacheflow_received_frames_total"
+    await until(lambda: served.gateway.metrics.registry.get_sample_value(received) == 3)
     return call
 
 
