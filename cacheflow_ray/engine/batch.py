@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from time import perf_counter
 
+import numpy as np
 import torch
+from torch import Tensor
 
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.stream import StreamEncoder
@@ -86,9 +88,23 @@ def encode_ready(
             encoded = model.encoder.encode(list(segments.values()))
             _settle(model)
         with times.stage("summarise"):
+            summaries = _summaries(model, dict(zip(segments, encoded, strict=True)))
             for stream, kv in zip(segments, encoded, strict=True):
                 with _failing_alone(stream, failed):
-                    stream.keep(kv)
+                    stream.keep(kv, summaries[stream])
+
+
+def _summaries(model: VideoModel, encoded: Mapping[StreamEncoder, Tensor]) -> dict[StreamEncoder, np.ndarray]:
+    """[S, V, H, D] float32 of each stream's block; blocks alike are summarised together, each as if it were alone."""
+    alike: dict[tuple[str, torch.Size], list[StreamEncoder]] = {}
+    for stream, kv in encoded.items():
+        alike.setdefault((stream.summary.name, kv.shape), []).append(stream)
+    layers = list(model.summary_layers)
+    found: dict[StreamEncoder, np.ndarray] = {}
+    for streams in alike.values():
+        keys = torch.stack([encoded[stream][layers, 0] for stream in streams])
+        found |= dict(zip(streams, streams[0].summary.summarise(keys).float().cpu().numpy(), strict=True))
+    return found
 
 
 @contextmanager

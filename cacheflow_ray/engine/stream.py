@@ -84,7 +84,7 @@ class StreamEncoder:
             self.state = EncoderState.from_bytes(stored.payload, model.device)
             self.num_blocks = stored.num_blocks
         self._positions = model.positions(spec.fps)
-        self._summary = make_summary(spec.summary, model.encoder.head_dim)
+        self.summary = make_summary(spec.summary, model.encoder.head_dim)
         self._window = load_window(backend, stream_id, spec, self.num_blocks)
         self._taken = deque[Unit]()  # units handed out and not yet absorbed
         self._cursor, self._pending = self.state.next_seq, self.state.pending
@@ -141,23 +141,24 @@ class StreamEncoder:
             inputs=ready.packed.inputs, tokens=ready.packed.tokens, block_idx=ready.block_idx, window=self._window
         )
 
-    def keep(self, kv: Tensor) -> None:
-        """Take the KV [L, 2, H, B, D] of the last `segment()` into the outbox, summarised.
+    def keep(self, kv: Tensor, summary: np.ndarray) -> None:
+        """Take the KV [L, 2, H, B, D] of the last `segment()` into the outbox.
+
+        Args:
+            summary: [S, V, H, D] float32, what `summary` makes of it.
 
         Raises:
             InvalidFeatures: NaN or infinity.
         """
         ready = self._ready.popleft()
         check_finite(kv, self.stream_id, ready.block_idx)
-        keys = kv[list(self._model.summary_layers), 0]
-        summary = self._summary.summarise(keys[None])[0].cpu().numpy()
         self._outbox.append(
             Block(
                 stream_id=self.stream_id,
                 block_idx=ready.block_idx,
                 tokens=ready.packed.tokens,
                 kv=as_array(kv.cpu()),
-                summary=np.ascontiguousarray(summary, dtype=np.float32),
+                summary=summary,
                 thumbnail=ready.thumbnail,
             )
         )

@@ -57,7 +57,6 @@ class _Part:
 
     start: int
     stop: int
-    kv: Tensor  # [L, 2, H, T, D], filled layer by layer
     slot: Slot | None = None
     window: Window | None = None
 
@@ -65,8 +64,9 @@ class _Part:
 @dataclass(slots=True)
 class _Call:
     parts: list[_Part]
-    cos: Tensor | None = None  # of plain text, which has no window
-    sin: Tensor | None = None
+    kv: Tensor  # [L, 2, H, N, D], filled layer by layer
+    cos: Tensor  # [N, R/2]
+    sin: Tensor
     queries: dict[int, Tensor] = field(default_factory=dict)  # layer -> [Hq, N, D], wanted layers only
 
 
@@ -110,14 +110,17 @@ class Encoder:
         for segment in segments:
             stop = start + len(segment.inputs)
             slot = segment.window.open(segment.block_idx, segment.tokens)
-            kv = self._empty_kv(segment.inputs)
-            parts.append(_Part(start=start, stop=stop, kv=kv, slot=slot, window=segment.window))
+            parts.append(_Part(start=start, stop=stop, slot=slot, window=segment.window))
             start = stop
-        self._run(torch.cat([segment.inputs for segment in segments]), _Call(parts))
+        slots = [part.slot for part in parts if part.slot]
+        inputs = torch.cat([segment.inputs for segment in segments])
+        cos, sin = torch.cat([slot.cos for slot in slots]), torch.cat([slot.sin for slot in slots])
+        call = _Call(parts, self._empty_kv(inputs), cos, sin)
+        self._run(inputs, call)
         for segment in segments:
             if len(segment.tokens) == segment.window.block_size:
                 segment.window.close(segment.block_idx, segment.tokens)
-        return [part.kv for part in parts]
+        return [call.kv] if len(parts) == 1 else [call.kv[..., part.start : part.stop, :].clone() for part in parts]
 
     def encode_text(self, inputs: Tensor, *, queries_of: tuple[int, ...] = ()) -> tuple[Tensor, Tensor]:
         """Plain causal text from position 0 on: the prefix, or prefix and question.
@@ -131,10 +134,10 @@ class Encoder:
         """
         cos, sin = self._rotary(torch.arange(len(inputs))[None])
         wanted = dict.fromkeys(queries_of, inputs.new_empty(0))
-        call = _Call([_Part(start=0, stop=len(inputs), kv=self._empty_kv(inputs))], cos=cos, sin=sin, queries=wanted)
+        call = _Call([_Part(start=0, stop=len(inputs))], self._empty_kv(inputs), cos, sin, wanted)
         self._run(inputs, call)
         queries = [call.queries[layer] for layer in queries_of]
-        return call.parts[0].kv, torch.stack(queries) if queries else inputs.new_empty(0)
+        return call.kv, torch.stack(queries) if queries else inputs.new_empty(0)
 
     def _empty_kv(self, inputs: Tensor) -> Tensor:
         return inputs.new_empty((self.num_layers, 2, self.num_kv_heads, len(inputs), self.head_dim))
@@ -189,33 +192,29 @@ def _attend(
     layer_idx, call = int(module.layer_idx), cacheflow_call  # type: ignore[arg-type]
     if layer_idx in call.queries:
         call.queries[layer_idx] = query[0]
+    call.kv[layer_idx, 0], call.kv[layer_idx, 1] = key[0], value[0]
+    if layer_idx == len(call.kv) - 1:  # only its keys, values and queries are wanted
+        return query.new_zeros((1, query.shape[2], 1, 1)), None
+    rotated, rotated_key = rotate(query[0], call.cos, call.sin), rotate(key[0], call.cos, call.sin)
     outputs = []
     for part in call.parts:
-        q, k, v = (tensor[0, :, part.start : part.stop] for tensor in (query, key, value))
-        part.kv[layer_idx, 0], part.kv[layer_idx, 1] = k, v
-        if layer_idx < len(part.kv) - 1:
-            outputs.append(
-                _attend_text(call, q, k, v) if part.slot is None else _attend_window(part, layer_idx, q, k, v)
-            )
-    if not outputs:  # the last layer: only its keys, values and queries are wanted
-        return query.new_zeros((1, query.shape[2], 1, 1)), None
+        q, k, v = (tensor[:, part.start : part.stop] for tensor in (rotated, rotated_key, value[0]))
+        outputs.append(_attend_text(q, k, v) if part.slot is None else _attend_window(part, layer_idx, q, k, v))
     return torch.cat(outputs, dim=1).transpose(0, 1)[None], None  # [1, N, Hq, D]
 
 
-def _attend_text(call: _Call, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    assert call.cos is not None and call.sin is not None
+def _attend_text(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     mask = q.new_full((q.shape[1], q.shape[1]), float("-inf")).triu(diagonal=1)
-    return _grouped_attention(rotate(q, call.cos, call.sin), rotate(k, call.cos, call.sin), v, mask)
+    return _grouped_attention(q, k, v, mask)
 
 
 def _attend_window(part: _Part, layer_idx: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """q and k rotated."""
     slot, window = part.slot, part.window
     assert slot is not None and window is not None
     keys, values = window.keys[layer_idx], window.values[layer_idx]
-    keys[:, slot.start : slot.stop] = rotate(k, slot.cos, slot.sin)
-    values[:, slot.start : slot.stop] = v
-    rotated = rotate(q, slot.cos, slot.sin)
-    return _grouped_attention(rotated, keys[:, : slot.total], values[:, : slot.total], slot.mask)
+    keys[:, slot.start : slot.stop], values[:, slot.start : slot.stop] = k, v
+    return _grouped_attention(q, keys[:, : slot.total], values[:, : slot.total], slot.mask)
 
 
 def _grouped_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
