@@ -49,8 +49,11 @@ class TopologyOptions(Section):
         encoders, answerers: can be changed later.
         stores: data folders, each with one writer; fixed when the first is made.
         gpus_per_encoder, gpus_per_answerer: may be fractions, so that several share one.
+        cpus_per_encoder, cpus_per_answerer: that a node must have free; an autoscaler adds nodes for them.
         store_label: name of a node label: store i lives on the node whose label of that name is i. None: all live on
             the node where the cluster was started.
+        role_label: name of a node label: encoders, answerers and the gateway (with the director) live on nodes whose
+            label of that name is encoder, answerer or gateway. None: anywhere.
         namespace: of the actors' names in the Ray cluster.
 
     Raises:
@@ -62,7 +65,10 @@ class TopologyOptions(Section):
     stores: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 1
     gpus_per_encoder: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
     gpus_per_answerer: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
+    cpus_per_encoder: Annotated[float, Field(ge=0, le=1024, description="0 to 1024")] = 0.0
+    cpus_per_answerer: Annotated[float, Field(ge=0, le=1024, description="0 to 1024")] = 0.0
     store_label: Annotated[str | None, Field(min_length=1, description="a label's name, or None")] = None
+    role_label: Annotated[str | None, Field(min_length=1, description="a label's name, or None")] = None
     namespace: Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", description="letters, digits, '_' and '-'")] = (
         "cacheflow"
     )
@@ -117,10 +123,13 @@ class ServiceOptions(Section):
     Args:
         host, port: where it listens; port 0 is any free one.
         metrics_port: for Prometheus, at `metrics_host`; 0 is any free one, None: nowhere.
+        health_port: tells of health and nothing else, in the clear: for probes that can do no TLS. As `metrics_port`.
         tls: None: in the clear, for a trusted network only.
         keys: TOML file of tenants and their API keys (`service.keys`); None: whoever connects is trusted.
         limits: what is refused.
         drain_grace_s: calls under way get so long to end when the gateway closes.
+        renew_after: so many calls that clients cancelled, or whose deadline passed, end a gateway's process, once it has
+            drained; the next serves at the same port. gRPC loses some hundred bytes with each.
         keepalive_s: a connection without traffic is probed so often, and given up when it stays silent as long again.
         log_json: a call's log line is a JSON object.
 
@@ -132,9 +141,11 @@ class ServiceOptions(Section):
     port: Port = 50051
     metrics_host: Annotated[str, Field(min_length=1, description="a name or address")] = "127.0.0.1"
     metrics_port: Annotated[int | None, Field(ge=0, le=65535, description="0 to 65535, or None")] = None
+    health_port: Annotated[int | None, Field(ge=0, le=65535, description="0 to 65535, or None")] = None
     tls: TlsOptions | None = None
     keys: Path | None = None
     limits: ServiceLimits = ServiceLimits()
     drain_grace_s: Annotated[float, Field(ge=0, le=3600, description="0 to 3600")] = 30.0
+    renew_after: Count = 1_000_000
     keepalive_s: Annotated[float, Field(ge=1, le=3600, description="1 to 3600")] = 30.0
     log_json: bool = False

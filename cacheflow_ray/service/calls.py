@@ -30,6 +30,8 @@ from cacheflow_ray.service.status import status_of
 REQUEST_ID = "x-request-id"
 
 _log = logging.getLogger("cacheflow_ray.service")
+#: How calls end that gRPC does not give all of their memory back.
+_BROKEN = frozenset({StatusCode.CANCELLED, StatusCode.DEADLINE_EXCEEDED})
 _GIVEN_ID = re.compile(r"[A-Za-z0-9._:/+=-]{1,128}")
 
 Requests: TypeAlias = AsyncIterator[bytes]
@@ -65,12 +67,13 @@ class CallDesk:
 
     Attributes:
         closing: done once the gateway takes no new calls. Those that would go on for ever watch it.
+        num_broken: calls that clients cancelled, or whose deadline passed.
     """
 
     def __init__(self, keys: KeyRing, metrics: GatewayMetrics, *, log_json: bool) -> None:
         self._keys, self._metrics, self._log_json = keys, metrics, log_json
         self.closing: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._num_calls = 0
+        self.num_broken = self._num_calls = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -130,6 +133,7 @@ class CallDesk:
         self._metrics.call_s.labels(note.method).observe(elapsed_s)
         _write_line(note, elapsed_s, as_json=self._log_json)
         self._num_calls -= note.admitted
+        self.num_broken += note.code in _BROKEN
         if not self._num_calls:
             self._idle.set()
 

@@ -17,7 +17,7 @@ from grpc_health.v1.health_pb2_grpc import add_HealthServicer_to_server
 from grpc_reflection.v1alpha import reflection
 
 from cacheflow_ray.actors.api import ClusterPort
-from cacheflow_ray.config import ServiceOptions
+from cacheflow_ray.config import ServiceOptions, TlsOptions
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.service.calls import CallDesk
 from cacheflow_ray.service.keys import KeyRing
@@ -45,7 +45,7 @@ class Gateway:
     """Serves one cluster to clients, in the event loop it is started in.
 
     Attributes:
-        port, metrics_port: where it listens, once started; `metrics_port` is None where it does not.
+        port, metrics_port, health_port: where it listens, once started; None where it does not.
         metrics: what it counts.
     """
 
@@ -55,10 +55,12 @@ class Gateway:
         self._health = health_aio.HealthServicer()
         self._desk: CallDesk | None = None
         self._server: aio.Server | None = None
+        self._health_server: aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
         self._polling: asyncio.Task[None] | None = None
         self.port = 0
         self.metrics_port: int | None = None
+        self.health_port: int | None = None
 
     async def start(self) -> int:
         """Listen; returns the port.
@@ -84,12 +86,19 @@ class Gateway:
                 _LOG.warning("calls still under way after %.0f s are broken off", within_s)
         await self.stop()
 
+    def is_worn(self) -> bool:
+        """Whether a fresh process should take over: gRPC does not give back all that a cancelled call took."""
+        return self._desk is not None and self._desk.num_broken >= self._options.renew_after
+
     async def stop(self) -> None:
         """Break off what is under way. Stopping again does nothing."""
         server, self._server = self._server, None
         if server is not None and self._desk is not None:
             await server.stop(grace=None)
             await self._desk.idle(_CLOSING_S)
+        health, self._health_server = self._health_server, None
+        if health is not None:
+            await health.stop(grace=None)
         if self._polling is not None:
             self._polling.cancel()
         if self._metrics_server is not None:
@@ -102,10 +111,12 @@ class Gateway:
         self._server = server = aio.server(options=_channel_options(options), maximum_concurrent_rpcs=limits.max_calls)
         server.add_generic_rpc_handlers(self._handlers(self._desk))
         await self._add_standard_services(server)
-        self.port = _listen(server, options)
+        self.port = _listen(server, options.host, options.port, options.tls)
         if options.metrics_port is not None:
             self._serve_metrics(options.metrics_host, options.metrics_port)
         await server.start()
+        if options.health_port is not None:
+            await self._serve_health(options.host, options.health_port)
 
     def _handlers(self, desk: CallDesk) -> list[grpc.GenericRpcHandler]:
         cluster, metrics, turnstile = self._cluster, self.metrics, Turnstile(self._options.limits)
@@ -126,6 +137,13 @@ class Gateway:
         names = [service.full_name for service in SERVICES]
         health_name = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
         reflection.enable_server_reflection((*names, health_name, reflection.SERVICE_NAME), server)
+
+    async def _serve_health(self, host: str, port: int) -> None:
+        """Raises: InvalidConfig: the port cannot be used."""
+        self._health_server = server = aio.server(options=[("grpc.so_reuseport", 0)])
+        add_HealthServicer_to_server(self._health, server)
+        self.health_port = _listen(server, host, port, key="health_port")
+        await server.start()
 
     def _serve_metrics(self, host: str, port: int) -> None:
         """Raises: InvalidConfig: the port cannot be used."""
@@ -148,18 +166,18 @@ class Gateway:
             await asyncio.sleep(_POLL_S)
 
 
-def _listen(server: aio.Server, options: ServiceOptions) -> int:
-    address = f"{options.host}:{options.port}"
+def _listen(server: aio.Server, host: str, port: int, tls: TlsOptions | None = None, key: str = "port") -> int:
+    address = f"{host}:{port}"
     try:
-        if options.tls is None:
-            port = server.add_insecure_port(address)
+        if tls is None:
+            found = server.add_insecure_port(address)
         else:
-            port = server.add_secure_port(address, server_credentials(options.tls))
+            found = server.add_secure_port(address, server_credentials(tls))
     except RuntimeError as error:
-        raise InvalidConfig(f"port: {address} cannot be used: {error}", key="port") from None
-    if not port:
-        raise InvalidConfig(f"port: {address} cannot be used: it is taken, or no address of this machine", key="port")
-    return port
+        raise InvalidConfig(f"{key}: {address} cannot be used: {error}", key=key) from None
+    if not found:
+        raise InvalidConfig(f"{key}: {address} cannot be used: it is taken, or no address of this machine", key=key)
+    return found
 
 
 def _channel_options(options: ServiceOptions) -> list[tuple[str, int]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from ray.exceptions import RayActorError
 
 from cacheflow_ray import Client
 from cacheflow_ray.actors.api import PayloadKind
@@ -68,6 +71,24 @@ def test_questions_over_the_wire_come_in_pieces_with_evidence(server: str) -> No
         assert names >= {"encoder-0", "encoder-1", "answerer-0", "answerer-1", "store-0"}
 
 
+def test_a_gateway_worn_by_cancelled_calls_gives_way_to_a_fresh_one(live: Running, server: str) -> None:
+    options = ServiceOptions(port=_free_port(), renew_after=3, drain_grace_s=5.0)
+    live.topology.serve(partial(Gateway, options=options), name="worn")
+    try:
+        with Client(server) as client:
+            client.ingest("worn", FRAMES, options=EXACT)
+        with Client(f"127.0.0.1:{options.port}") as client:
+            worn = live.pid("worn")
+            for _ in range(3):
+                answer = client.ask("worn", "What is there?", options=AskOptions(max_new_tokens=64))
+                next(iter(answer))
+                answer.close()
+            assert _next_pid(live, "worn", worn) != worn
+            assert client.search("worn", "a thing", top_k=2)
+    finally:
+        live.topology.drain(5.0, name="worn")
+
+
 @pytest.mark.parametrize("victim", ["gateway", "encoder-0"])
 def test_clients_do_not_notice_a_process_that_dies(live: Running, server: str, plain: Backend, victim: str) -> None:
     def slowly() -> Iterator[Frame]:
@@ -115,3 +136,21 @@ def test_the_command_line_speaks_to_the_server(server: str, tmp_path: Path, caps
     assert "by-command" in json.dumps(told("streams", "list"))
     assert "encoder-0" in json.dumps(told("top", "--once"))
     assert told("streams", "delete", "by-command", "--yes")
+
+
+def _next_pid(live: Running, name: str, pid: int) -> int:
+    """The actor's process once it is another than `pid`; that one after a minute."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        with contextlib.suppress(RayActorError):  # between the two there is none
+            if (now := live.pid(name)) != pid:
+                return now
+        time.sleep(0.1)
+    return pid
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -34,9 +34,12 @@ class BareServer:
         await server.start()
         return port
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, grace_s: float | None = None) -> None:
         if self._server is not None:
             await self._server.stop(grace_s)
+
+    def is_worn(self) -> bool:
+        return False
 
 
 async def _same(requests: AsyncIterator[bytes], context: Any) -> None:
