@@ -100,6 +100,7 @@ def test_eight_streams_at_once_are_given_against_one_by_one(bench: Bench) -> Non
     assert part.rooflines["ragged8_over_sequential"].num_flops > 0
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not is_supported(), reason="needs /proc")
 def test_memory_growth_is_measured_in_processes_of_their_own(bench: Bench) -> None:
     part = measure_resident(bench, frames=(8, 80))

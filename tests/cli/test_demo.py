@@ -28,6 +28,7 @@ def test_the_demo_answers_shows_the_truth_and_leaves_two_pictures(tmp_path: Path
             assert picture.format == "PNG"
 
 
+@pytest.mark.slow
 def test_the_demo_can_be_run_again_and_shows_the_ingest_again(tmp_path: Path, capsys: Capture) -> None:
     first = shown("--out", str(tmp_path), "--seconds", "120", capsys=capsys)
     second = shown("--out", str(tmp_path), "--seconds", "120", capsys=capsys)

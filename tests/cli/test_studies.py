@@ -30,6 +30,7 @@ def test_the_index_study_answers_each_of_its_questions(checkpoint: Path, capsys:
     assert "layers: 256 frames, blocks of 4" in told and "segments4, mean query, layers 0+1, rrf" in told
 
 
+@pytest.mark.slow
 def test_the_drop_study_shows_world_drift_and_clips(checkpoint: Path, tmp_path: Path, capsys: Capture) -> None:
     rng = np.random.default_rng(0)
     moving = (rng.integers(0, 255, (64, 64, 3), dtype=np.uint8) for _ in range(6))

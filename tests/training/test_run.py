@@ -27,6 +27,7 @@ def weights(folder: str) -> dict[str, torch.Tensor]:
     return state
 
 
+@pytest.mark.slow
 def test_a_quick_training_leaves_two_checkpoints_and_goes_on_where_it_stopped(tmp_path: Path, capsys: Capture) -> None:
     made = trained(tmp_path, capsys)["checkpoints"]
     assert set(made) == {"free", "taught"}
