@@ -27,7 +27,7 @@ T = TypeVar("T")
 
 TABLES = (
     "meta", "streams", "blocks", "summaries", "states", "thumbnails", "turns", "ages", "tokens", "absent", "policies",
-    "doomed",
+    "doomed", "notes",
 )  # fmt: skip
 _MAX_READERS = 1022
 

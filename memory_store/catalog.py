@@ -11,6 +11,7 @@ policies    stream number                  Retention
 doomed      stream number                  nothing: a deleted stream whose blocks are still to be removed
 turns       "s" + session id               expiry and payload
 turns       "e" + expiry + session id      nothing: finds what has expired
+notes       book, NUL, key                 what the keeper of the book wrote
 """
 
 from __future__ import annotations
@@ -89,7 +90,7 @@ def get_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry:
     """Raises: StreamNotFound."""
     entry = find_entry(snapshot, stream_id)
     if entry is None:
-        _check_streams(snapshot, sum(1 for _ in snapshot.scan("streams", b"")))
+        check_streams(snapshot, sum(1 for _ in snapshot.scan("streams", b"")))
         raise stream_not_found(stream_id)
     return entry
 
@@ -97,11 +98,11 @@ def get_entry(snapshot: Snapshot, stream_id: str) -> StreamEntry:
 def all_entries(snapshot: Snapshot) -> list[StreamEntry]:
     """In order of stream_id. Raises: CorruptRecord."""
     entries = [decode_entry(key, value) for key, value in snapshot.scan("streams", b"")]
-    _check_streams(snapshot, len(entries))
+    check_streams(snapshot, len(entries))
     return entries
 
 
-def _check_streams(snapshot: Snapshot, found: int) -> None:
+def check_streams(snapshot: Snapshot, found: int) -> None:
     """A damaged page of LMDB's can hide streams. Raises: CorruptRecord."""
     if found != snapshot.count("streams"):
         raise CorruptRecord(

@@ -8,8 +8,9 @@ was deleted; in any doubt it is made anew from the stored summaries.
 
 from __future__ import annotations
 
+import itertools
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,10 +19,12 @@ import numpy as np
 from xxhash import xxh3_64_hexdigest
 
 from memory_store import catalog, lookup
+from memory_store.asked import Asked, Member, ids_within, members_of
 from memory_store.blobs import Snapshot
 from memory_store.catalog import StreamEntry, StreamHead
 from memory_store.errors import CorruptRecord, InvalidRecord
 from memory_store.library import (
+    IdRange,
     LibraryIndex,
     LibrarySettings,
     LibrarySpec,
@@ -32,23 +35,14 @@ from memory_store.library import (
     vector_ids,
 )
 from memory_store.lmdb_errors import lmdb_errors
-from memory_store.records import Array, TimeRange
+from memory_store.records import Array, LibraryHit, TimeRange
 from memory_store.shard import Shard
 
 #: Blocks read at a time to be added.
 _CHUNK = 4096
 
-#: So many times as many vectors are asked for when blocks of several vectors crowd others out.
+#: So many times as many vectors are asked for where blocks of several vectors may crowd others out.
 _CROWDING = 4
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Moment:
-    """A block found in some stream. `score`: the mean over heads of the cosine; higher is nearer."""
-
-    stream_id: str
-    block_idx: int
-    score: float
 
 
 class LibrarySearch:
@@ -67,38 +61,51 @@ class LibrarySearch:
         *,
         fingerprint: str,
         limit: int,
-        streams: Sequence[str] | None = None,
+        streams: Collection[str] | None = None,
         time_range: TimeRange | None = None,
-    ) -> list[list[Moment]]:
-        """The best moments of all streams (or those named) that one model made, best first, for each layer.
+        per_head: bool = False,
+    ) -> list[list[LibraryHit]]:
+        """The best blocks of all streams (or those named) that one model made, best first, ties by stream and number.
 
-        Small libraries are searched exactly; beyond, approximately, with exact scores (`memory_store.library`).
+        Small libraries are searched exactly; beyond, approximately, with exact scores (`memory_store.library`). A score
+        is as `Store.search` gives it.
 
         Args:
             queries: [S, H, D], finite: one per summarised layer.
             fingerprint: of the model.
+            streams: those that are not there are left out.
             time_range: of each stream's own time.
+            per_head: rank by the cosine of each head alone.
+
+        Returns:
+            One list per summarised layer; `per_head`: one per (layer, head), row-major.
 
         Raises:
             InvalidRecord: queries of another shape, or not finite. CorruptRecord: a stored summary.
         """
         if queries.ndim != 3 or not np.isfinite(queries).all():
             raise InvalidRecord(f"queries of shape {queries.shape} are not finite [S, H, D]")
-        found: list[list[Moment]] = []
-        for layer, query in enumerate(queries):
-            moments = [
-                moment
-                for library in self._libraries
-                for moment in library.search(layer, query, fingerprint, limit, streams, time_range)
-            ]
-            moments.sort(key=lambda moment: (-moment.score, moment.stream_id, moment.block_idx))
-            found.append(moments[:limit])
-        return found
+        asked = Asked(
+            queries=queries,
+            fingerprint=fingerprint,
+            limit=limit,
+            streams=None if streams is None else frozenset(streams),
+            time_range=time_range,
+            per_head=per_head,
+        )
+        shards = [library.search(asked) for library in self._libraries]
+        return [best_of(of_shards, limit) for of_shards in zip(*shards, strict=True)]
 
     def save(self) -> None:
         """Write snapshots of the indexes that changed. Raises: StoreFull, StoreUnavailable: the last ones stay."""
         for library in self._libraries:
             library.save()
+
+
+def best_of(rankings: Iterable[Sequence[LibraryHit]], limit: int) -> list[LibraryHit]:
+    """The `limit` best of several rankings, best first, ties by stream and number."""
+    hits = itertools.chain(*rankings)
+    return sorted(hits, key=lambda hit: (-hit.score, hit.stream_id, hit.block_idx))[:limit]
 
 
 class _Library:
@@ -111,38 +118,25 @@ class _Library:
         self._saved: dict[LibrarySpec, tuple[int, int]] = {}
         self._updating = threading.Lock()
 
-    def search(
-        self,
-        layer: int,
-        query: Array,
-        fingerprint: str,
-        limit: int,
-        streams: Sequence[str] | None,
-        time_range: TimeRange | None,
-    ) -> list[Moment]:
-        spec = LibrarySpec(
-            fingerprint=fingerprint, layer=layer, num_heads=query.shape[0], head_dim=query.shape[1]
-        )  # fmt: skip
+    def search(self, asked: Asked) -> list[list[LibraryHit]]:
+        """As `LibrarySearch.search`, of this shard."""
         with self._updating:  # an older view than the index's would take what is newer out of it
             with self._shard.blobs.read() as snapshot:
-                members = _members(snapshot, spec)
-                chosen = [own for own in members if streams is None or own[0].record.stream_id in streams]
-                ids = None
-                if time_range is not None or streams is not None:
-                    ids = [span for entry, head in chosen for span in _spans(snapshot, entry, head, time_range)]
-            if not chosen or ids == []:
-                return []
-            index = self._current(spec, members)
-        names = {entry.number: entry.record.stream_id for entry, _ in members}
-        found, scores = _best_blocks(index, query, limit, ids)
-        numbers, blocks, _ = (part.tolist() for part in split_ids(found))
+                members = members_of(snapshot, self._shard.known, asked)
+                ids = ids_within(snapshot, members, asked)
+            indexes = [self._current(spec, members) if members and ids != [] else None for spec in asked.specs]
+        reach = _Reach(
+            ids=ids,
+            names={entry.number: entry.record.stream_id for entry, _ in members},
+            most_vectors=max((head.summary_shape[1] for _, head in members), default=1),
+        )
         return [
-            Moment(stream_id=names[number], block_idx=block_idx, score=score)
-            for number, block_idx, score in zip(numbers, blocks, scores.tolist(), strict=True)
-            if number in names
+            [] if index is None else _hits(index, row, asked, reach)
+            for layer, index in enumerate(indexes)
+            for row in asked.rows(layer)
         ]
 
-    def _current(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
+    def _current(self, spec: LibrarySpec, members: Sequence[Member]) -> LibraryIndex:
         """The index, with everything the members had when they were read."""
         index = self._indexes.get(spec)
         if index is None:
@@ -156,7 +150,7 @@ class _Library:
             self._catch_up(index, entry, head)
         return index
 
-    def _opened(self, spec: LibrarySpec, members: Sequence[tuple[StreamEntry, StreamHead]]) -> LibraryIndex:
+    def _opened(self, spec: LibrarySpec, members: Sequence[Member]) -> LibraryIndex:
         load = partial(self._load, spec)
         index = LibraryIndex.open(self._place(spec), spec, load, self._settings)
         counts = {entry.number: head.stats.num_blocks for entry, head in members}
@@ -166,8 +160,10 @@ class _Library:
 
     def _catch_up(self, index: LibraryIndex, entry: StreamEntry, head: StreamHead) -> None:
         spec, number = index.spec, entry.number
-        marked = index.num_blocks.get(number, 0)
-        if self._live.get((spec, number)) != head.live:
+        marked, known = index.num_blocks.get(number, 0), self._live.get((spec, number)) == head.live
+        if known and marked == head.stats.num_blocks:
+            return
+        if not known:
             for gone in _gaps(head.live, marked):
                 index.remove_range(*block_range(number, gone))
         for own in catalog.within(head.live, range(marked, head.stats.num_blocks)):
@@ -206,43 +202,35 @@ class _Library:
         return self._folder / f"{name}-{spec.layer}-{spec.num_heads}x{spec.head_dim}"
 
 
-def _best_blocks(
-    index: LibraryIndex, query: Array, limit: int, ids: list[tuple[int, int]] | None
-) -> tuple[Array, Array]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reach:
+    """What of an index is searched: ranges of ids (None: all), streams by number, and the most vectors of a block."""
+
+    ids: list[IdRange] | None
+    names: Mapping[int, str]
+    most_vectors: int
+
+
+def _hits(index: LibraryIndex, row: Array, asked: Asked, reach: _Reach) -> list[LibraryHit]:
+    found, scores = _best_blocks(index, row, asked.limit, reach)
+    numbers, blocks, _ = (part.tolist() for part in split_ids(found))
+    scale = len(row) if asked.per_head else 1  # an index divides by all heads
+    return [
+        LibraryHit(stream_id=reach.names[number], block_idx=block_idx, score=scale * score)
+        for number, block_idx, score in zip(numbers, blocks, scores.tolist(), strict=True)
+        if number in reach.names
+    ]
+
+
+def _best_blocks(index: LibraryIndex, query: Array, limit: int, reach: _Reach) -> tuple[Array, Array]:
     """Ids and scores of the best vector of each of `limit` blocks: more vectors are asked for until so many are met."""
-    wanted = limit
+    wanted = limit * min(reach.most_vectors, _CROWDING)
     while True:
-        found, scores = index.search(query, wanted, ids=ids)
+        found, scores = index.search(query, wanted, ids=reach.ids)
         best = best_of_blocks(found, scores, limit)
         if len(best[0]) == limit or len(found) < wanted:
             return best
         wanted *= _CROWDING
-
-
-def _members(snapshot: Snapshot, spec: LibrarySpec) -> list[tuple[StreamEntry, StreamHead]]:
-    """Streams of the model that have blocks with such summaries."""
-    members = []
-    for entry in catalog.all_entries(snapshot):
-        head = catalog.get_head(snapshot, entry) if entry.record.fingerprint == spec.fingerprint else None
-        if head is None or spec.layer >= head.summary_shape[0]:
-            continue
-        if head.summary_shape[2:] != (spec.num_heads, spec.head_dim):
-            raise InvalidRecord(
-                f"queries of {spec.num_heads} heads of {spec.head_dim} are not like the summaries of stream "
-                f"{entry.record.stream_id!r}, {head.summary_shape[2:]}"
-            )
-        members.append((entry, head))
-    return members
-
-
-def _spans(
-    snapshot: Snapshot, entry: StreamEntry, head: StreamHead, time_range: TimeRange | None
-) -> list[tuple[int, int]]:
-    """Ranges of ids of the stream's blocks in a range of time."""
-    if time_range is None:
-        return [stream_range(entry.number)]
-    blocks = catalog.overlapping(snapshot, entry, head.live, time_range)
-    return [block_range(entry.number, blocks)] if blocks else []
 
 
 def _gaps(live: Sequence[range], count: int) -> list[range]:

@@ -211,3 +211,12 @@ class Hit:
 
     block_idx: int
     score: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryHit:
+    """A block of some stream that a search over all streams found. `score`: as of a `Hit`."""
+
+    stream_id: str
+    block_idx: int
+    score: float

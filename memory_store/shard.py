@@ -16,6 +16,7 @@ from memory_store.folder import WriterLock
 from memory_store.group import GroupWriter
 from memory_store.hot import HotBlocks
 from memory_store.index import Indexes
+from memory_store.known import Known
 from memory_store.records import Commit
 
 #: Values of deleted streams that one transaction removes at most.
@@ -38,6 +39,7 @@ class Shard:
     writer: GroupWriter
     indexes: Indexes
     hot: HotBlocks
+    known: Known
     lock: WriterLock | None
 
     @classmethod
@@ -63,7 +65,14 @@ class Shard:
             if lock:
                 lock.close()
             raise
-        return cls(blobs=blobs, writer=GroupWriter(blobs), indexes=Indexes(), hot=HotBlocks(hot_bytes), lock=lock)
+        return cls(
+            blobs=blobs,
+            writer=GroupWriter(blobs),
+            indexes=Indexes(),
+            hot=HotBlocks(hot_bytes),
+            known=Known(),
+            lock=lock,
+        )
 
     def commit(self, commits: Sequence[Commit], now_s: float) -> dict[str, quotas.Held]:
         """All of them or none; see `Store.commit`. `now_s`: Unix time. Returns each stream's tenant and bytes held."""

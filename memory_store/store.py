@@ -30,8 +30,9 @@ from memory_store.everywhere import LibrarySearch
 from memory_store.fetch import BlockReader
 from memory_store.hot import HotStats
 from memory_store.index import check_queries
+from memory_store.ledger import Ledger
 from memory_store.quotas import Held
-from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.records import Array, Commit, Hit, Retention, StreamRecord, StreamState, StreamStats, TimeRange
 from memory_store.shard import Shard
 from memory_store.upkeep import Upkeep
 
@@ -47,6 +48,7 @@ class Store:
 
     Attributes:
         library: search over all streams at once.
+        ledger: small named values that are no stream's.
         upkeep: retention, quotas, verification, snapshots, totals.
     """
 
@@ -55,6 +57,7 @@ class Store:
         self._clock = clock
         self._closed = False
         self.library = LibrarySearch(shards, folder.shard_places(path, len(shards)))
+        self.ledger = Ledger(shards)
         self.upkeep = Upkeep(path, shards, clock, self.library.save)
         self._readers: weakref.WeakSet[BlockReader] = weakref.WeakSet()
         self._committing = ThreadPoolExecutor(len(shards), thread_name_prefix="commit") if len(shards) > 1 else None
@@ -151,8 +154,12 @@ class Store:
         records = []
         for shard in self._shards:
             with shard.blobs.read() as snapshot:
-                records += [entry.record for entry in catalog.all_entries(snapshot)]
+                records += [entry.record for entry in shard.known.entries(snapshot)]
         return sorted(records, key=lambda record: record.stream_id)
+
+    def set_retention(self, stream_id: str, policy: Retention) -> None:
+        """How much of the stream is kept from now on (`upkeep.set_retention`). Raises: StreamNotFound."""
+        self.upkeep.set_retention(stream_id, policy)
 
     def delete_stream(self, stream_id: str) -> None:
         """Delete the stream with all that is kept of it; its space comes back soon, in the background.

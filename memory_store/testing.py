@@ -22,8 +22,19 @@ from memory_store.durability import Durability
 from memory_store.errors import BlockNotFound, FingerprintMismatch, InvalidRecord, StoreUnavailable
 from memory_store.hot import HotStats
 from memory_store.index import best_hits, check_queries
-from memory_store.records import Array, Block, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.records import (
+    Array,
+    Block,
+    Commit,
+    Hit,
+    Retention,
+    StreamRecord,
+    StreamState,
+    StreamStats,
+    TimeRange,
+)
 from memory_store.store import MAP_SIZE
+from memory_store.testing_library import MemoryLibrary
 from memory_store.values import SummaryHeader
 
 
@@ -119,6 +130,11 @@ class MemoryStore:
             stream = self._stream(stream_id)
             stream.record = plain_record(replace(stream.record, labels=dict(labels)))
             return stream.record
+
+    def set_retention(self, stream_id: str, policy: Retention) -> None:
+        self._stream(stream_id)
+        if policy != Retention():
+            raise InvalidRecord("a store in memory keeps everything: use one on disk for limits", stream_id=stream_id)
 
     def claim(self, stream_id: str) -> int:
         with self._open():
@@ -218,6 +234,10 @@ class MemoryStore:
         rows = scores.max(axis=2).reshape(len(inside), -1).T
         block_idxs = np.array([block.block_idx for block in inside])
         return [best_hits(block_idxs, row, limit) for row in rows]
+
+    @property
+    def library(self) -> MemoryLibrary:
+        return MemoryLibrary(self)
 
     def hot_stats(self) -> HotStats:
         return HotStats()

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
 
-from memory_store import catalog, committing, lookup, mending, quotas, retention
+from memory_store import catalog, committing, ledger, lookup, mending, quotas, retention
 from memory_store.blobs import Blobs, Snapshot
 from memory_store.catalog import StreamEntry, StreamHead
 from memory_store.codec import layer_bytes, verify_layers
@@ -31,7 +31,7 @@ class Finding:
 
     Args:
         stream_id, block_idx: where; None where it is not known, or not of one block.
-        what: "kv", "summary", "thumbnail", "age", "state", "stream", "totals", "retention", "session", "quota",
+        what: "kv", "summary", "thumbnail", "age", "state", "stream", "totals", "retention", "session", "note", "quota",
             "orphan" or "database".
         problem: one line.
         mended: what was done about it; "" where nothing was.
@@ -202,7 +202,7 @@ class Verifier:
     def _others(self) -> None:
         """What belongs to no stream, or to the whole shard."""
         with self.blobs.read() as snapshot:
-            bad_turns = mending.bad_turns(snapshot)
+            bad_turns, bad_notes = mending.bad_turns(snapshot), ledger.bad_notes(snapshot)
             try:
                 quotas.all_quotas(snapshot)
                 quota = ""
@@ -217,6 +217,9 @@ class Verifier:
         if bad_turns:
             problem = f"{len(bad_turns)} conversation(s) fail their checksum"
             self._found(None, None, "session", problem, mending.remove_bad_turns)
+        if bad_notes:
+            problem = f"{len(bad_notes)} note(s), as of an archive's files, fail their checksum"
+            self._found(None, None, "note", problem, ledger.remove_bad_notes)
         if quota:
             self._found(None, None, "quota", quota)
         for table, keys in orphans.items():

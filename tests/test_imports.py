@@ -29,13 +29,15 @@ INTERNAL: dict[str, set[str]] = {
     "media": {"types", "errors"},
     "models": LEAVES | {"config", "core"},
     "engine": LEAVES | {"config", "core", "models", "media"},
-    "actors": LEAVES | {"config", "models", "media", "engine"},
-    "service": LEAVES | {"config", "engine", "actors", "media"},
+    "archive": LEAVES | {"config", "media", "engine"},
+    "actors": LEAVES | {"config", "models", "media", "engine", "archive"},
+    "service": LEAVES | {"config", "engine", "archive", "actors", "media"},
     "world": LEAVES | {"media"},
-    "bench": LEAVES | {"config", "core", "models", "media", "engine", "actors", "service", "world", "published"},
+    "bench": LEAVES
+    | {"config", "core", "models", "media", "engine", "archive", "actors", "service", "world", "published"},
     "eval": LEAVES | {"config", "core", "models", "media", "engine", "world", "published"},
     "training": LEAVES | {"config", "core", "models", "media", "engine", "world"},
-    "cli": LEAVES | {"config", "media", "engine", "actors", "service", "world", "training", "bench", "eval"},
+    "cli": LEAVES | {"config", "media", "engine", "archive", "actors", "service", "world", "training", "bench", "eval"},
 }
 
 #: Packages that import these libraries and no others.

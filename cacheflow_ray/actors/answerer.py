@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import ray
 
-from cacheflow_ray.actors.api import Answered, AskCall, Moment
+from cacheflow_ray.actors.api import Answered, AskCall, Found, Moment, SearchCall
 from cacheflow_ray.actors.metrics import AnswererMetrics
 from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.remote_store import RemoteStore
@@ -19,7 +19,6 @@ from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.about import about
 from cacheflow_ray.engine.reports import Evidence
-from cacheflow_ray.engine.several import best_stream, search_all
 from cacheflow_ray.errors import ClusterUnavailable, DeadlinePassed, LimitExceeded
 from memory_store.errors import StoreError
 
@@ -40,14 +39,17 @@ class Answerer:
         # Whoever calls an actor imports its class: torch is left to those that compute.
         import torch
 
+        from cacheflow_ray.engine.kv_cache import Again
         from cacheflow_ray.engine.memory import VideoMemory
+        from cacheflow_ray.engine.sources import Access
         from cacheflow_ray.models import load_model
 
         self._setup = setup
         if setup.encoder_options.torch_threads is not None:
             torch.set_num_threads(setup.encoder_options.torch_threads)
         self._store = RemoteStore(setup)
-        self._memory = VideoMemory(self._store, load_model(setup.model, setup.model_options))
+        again = Again(access=Access(root=setup.source_root))
+        self._memory = VideoMemory(self._store, load_model(setup.model, setup.model_options), again=again)
         self._metrics = AnswererMetrics()
         self._threads = ThreadPoolExecutor(setup.max_answers, thread_name_prefix="answer")
         self._answers: dict[str, _Answering] = {}
@@ -85,15 +87,22 @@ class Answerer:
         if answering is not None:
             answering.stopped = True
 
-    async def search(
-        self, streams: Sequence[str], text: str, options: AskOptions, thumbnails: bool
-    ) -> tuple[Moment, ...]:
-        """Moments of the streams, best first."""
-        return await asyncio.to_thread(self._search, streams, text, options, thumbnails)
+    async def search(self, call: SearchCall) -> Found:
+        """See `api.ClusterPort.search`."""
+        return await asyncio.to_thread(self._search, call)
 
-    def _search(self, streams: Sequence[str], text: str, options: AskOptions, thumbnails: bool) -> tuple[Moment, ...]:
-        found = search_all(self._memory, streams, text, options)
-        return tuple(self._moment(stream, evidence, thumbnails) for stream, evidence in found)
+    def _search(self, call: SearchCall) -> Found:
+        top_k, time_range = call.options.top_k, call.options.time_range
+        warnings: tuple[str, ...] = ()
+        if call.library is None and len(call.streams) == 1:
+            (stream,) = call.streams
+            within = self._memory.search(stream, call.text, top_k=top_k, time_range=time_range)
+            moments = [(stream, own) for own in within]
+        else:
+            where = call.library or call.streams
+            found = self._memory.search_library(call.text, where=where, top_k=top_k, time_range=time_range)
+            moments, warnings = [(own.stream, own.evidence) for own in found.moments], found.warnings
+        return Found(moments=tuple(self._moment(*own, call.thumbnails) for own in moments), warnings=warnings)
 
     async def status(self) -> tuple[int, int, str, str]:
         """Process, resident bytes, node, and metrics as Prometheus text."""
@@ -111,8 +120,12 @@ class Answerer:
         answering.check()
         if call.after_seq is not None:
             self._wait_for(answering, call.streams[0], call.after_seq)
-        stream = best_stream(self._memory, call.streams, call.question, call.options)
-        answer = self._memory.ask(stream, call.question, options=call.options)
+        options = _in_time(call.options, call.deadline_s)
+        if call.library is None and len(call.streams) == 1:
+            answer = self._memory.ask(call.streams[0], call.question, options=options)
+        else:
+            where = call.library or call.streams
+            answer = self._memory.ask_library(call.question, where=where, options=options)
         try:
             for piece in answer:
                 answering.check()
@@ -121,8 +134,8 @@ class Answerer:
             answer.close()
         result = answer.result
         self._metrics.answered(result)
-        moments = tuple(self._moment(stream, evidence, call.thumbnails) for evidence in result.evidence)
-        return Answered(stream_id=stream, result=result, moments=moments)
+        moments = tuple(self._moment(answer.stream, evidence, call.thumbnails) for evidence in result.evidence)
+        return Answered(stream_id=answer.stream, result=result, moments=moments)
 
     def _wait_for(self, answering: _Answering, stream: str, seq: int) -> None:
         """Until every frame before `seq` is durable."""
@@ -146,6 +159,14 @@ class Answerer:
             if now - answering.taken_at > _ABANDONED_S:
                 answering.stopped = True
                 del self._answers[question_id]
+
+
+def _in_time(options: AskOptions, deadline_s: float | None) -> AskOptions:
+    """With no more time for re-encoding than the caller waits."""
+    left_s = math.inf if deadline_s is None else max(deadline_s - time.time(), 0.001)
+    if left_s >= options.reencode.max_seconds:
+        return options
+    return options.model_copy(update={"reencode": options.reencode.model_copy(update={"max_seconds": left_s})})
 
 
 class _Answering:

@@ -14,6 +14,7 @@ from typing import Protocol
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo
+from cacheflow_ray.engine.scope import LibraryScope
 from memory_store.records import Retention
 
 
@@ -91,6 +92,7 @@ class AskCall:
 
     Args:
         streams: asked about; of several, the one with the best evidence answers, and `session_id` must be None.
+        library: asked about instead of `streams`, which are none then; also without a session.
         options: time range, session and the rest; what is not set is as the model recommends.
         after_seq: wait until every frame before it is durable.
         deadline_s: Unix time by which the caller stops waiting; None: it waits.
@@ -100,8 +102,26 @@ class AskCall:
     streams: tuple[str, ...]
     question: str
     options: AskOptions
+    library: LibraryScope | None = None
     after_seq: int | None = None
     deadline_s: float | None = None
+    thumbnails: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchCall:
+    """A search on its way.
+
+    Args:
+        streams, library: searched, one or the other.
+        options: how many moments (`top_k`), and the time range.
+        thumbnails: read a picture for each moment.
+    """
+
+    streams: tuple[str, ...]
+    text: str
+    options: AskOptions
+    library: LibraryScope | None = None
     thumbnails: bool = False
 
 
@@ -112,6 +132,14 @@ class Moment:
     stream_id: str
     evidence: Evidence
     thumbnail: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """What a search found, best first; `warnings`: what was left out, and why."""
+
+    moments: tuple[Moment, ...]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,10 +229,12 @@ class ClusterPort(Protocol):
             as `engine.VideoMemory.ask`; DeadlinePassed.
         """
 
-    async def search(
-        self, streams: Sequence[str], text: str, options: AskOptions, *, thumbnails: bool
-    ) -> tuple[Moment, ...]:
-        """Moments of all the streams, best first, `options.top_k` of them. Raises: as `engine.VideoMemory.search`."""
+    async def search(self, call: SearchCall) -> Found:
+        """Moments of one stream, or of many ranked as one, best first, up to `options.top_k` of them.
+
+        Raises:
+            as `engine.VideoMemory.search` and `search_library`.
+        """
 
     async def status(self) -> ClusterStatus:
         """What runs."""

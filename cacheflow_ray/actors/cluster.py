@@ -18,17 +18,17 @@ from cacheflow_ray.actors.api import (
     Answered,
     AskCall,
     ClusterStatus,
+    Found,
     LiveStream,
-    Moment,
     NewStream,
     PayloadKind,
+    SearchCall,
     StreamView,
 )
 from cacheflow_ray.actors.errors import asked
 from cacheflow_ray.actors.pushed import Pushed
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup
-from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.catalog import SOURCE_URI, stream_info, stream_position
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.errors import ClusterUnavailable
@@ -112,17 +112,13 @@ class Cluster:
                 if last is None and name in self._handles:
                     self._handles[name].cancel.remote(question_id)
 
-    async def search(
-        self, streams: Sequence[str], text: str, options: AskOptions, *, thumbnails: bool
-    ) -> tuple[Moment, ...]:
+    async def search(self, call: SearchCall) -> Found:
         tried: list[str] = []
         while True:
             name = await self._answerer(tried)
             try:
-                moments: tuple[Moment, ...] = await self._asked(
-                    name, "search", list(streams), text, options, thumbnails
-                )
-                return moments
+                found: Found = await self._asked(name, "search", call)
+                return found
             except ClusterUnavailable:
                 tried.append(name)
 

@@ -21,7 +21,7 @@ from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.engine.pipe import Pipe
 from cacheflow_ray.engine.position import End, Overload, Position
 from cacheflow_ray.errors import BrokenMedia, MediaError, UnsupportedMedia, UsageError
-from cacheflow_ray.media import MAX_PIXELS, Frame, load_image
+from cacheflow_ray.media import MAX_PIXELS, Frame, identity_of, load_image
 
 if TYPE_CHECKING:
     from cacheflow_ray.engine.pulling import Puller
@@ -64,14 +64,15 @@ class Encoder:
     def _ensure(self, new: NewStream) -> None:
         from cacheflow_ray.engine.creating import WantedStream, ensure_stream
 
+        uri = self._checked(new.source_uri)
         wanted = WantedStream(
             stream_id=new.stream_id,
             settings=new.settings,
-            source_uri=self._checked(new.source_uri),
+            source_uri=uri,
             labels=new.labels,
             tenant=new.tenant,
         )
-        ensure_stream(self._backend, wanted)
+        ensure_stream(self._backend, wanted, "" if uri is None or "://" in uri else identity_of(uri))
         if new.retention is not None:
             self._store.set_retention(new.stream_id, new.retention)
 

@@ -16,7 +16,6 @@ from cacheflow_ray.actors.cluster import Cluster
 from cacheflow_ray.actors.process import resident_bytes
 from cacheflow_ray.actors.setup import Setup
 
-
 _LOG = logging.getLogger(__name__)
 
 _LOOK_EVERY_S = 1.0

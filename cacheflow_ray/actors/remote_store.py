@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import Any, cast
 
@@ -16,8 +17,19 @@ from cacheflow_ray.actors.setup import Setup, StorePlace
 from cacheflow_ray.engine.protocol import BlockReader
 from cacheflow_ray.errors import ClusterUnavailable
 from memory_store import Store, StoreError, StoreUnavailable
+from memory_store.everywhere import best_of
 from memory_store.folder import shard_of
-from memory_store.records import Array, Commit, Hit, Retention, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.records import (
+    Array,
+    Commit,
+    Hit,
+    LibraryHit,
+    Retention,
+    StreamRecord,
+    StreamState,
+    StreamStats,
+    TimeRange,
+)
 
 _CALL_TIMEOUT_S = 60.0
 _RETRY_EVERY_S = 0.2
@@ -33,6 +45,8 @@ class RemoteStore:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._parts = [_Part(place, setup) for place in setup.stores]
+        self.library = RemoteLibrary(self._parts)
+        self.ledger = RemoteLedger(self._parts)
 
     def place_of(self, stream_id: str) -> int:
         """The number of the store that keeps a stream (or a session, named `stream/...`)."""
@@ -132,6 +146,54 @@ class RemoteStore:
         return self._part(name).writing()
 
 
+class RemoteLibrary:
+    """Search over the streams of all stores: every store actor keeps the index of its own.
+
+    Raises:
+        ClusterUnavailable: a store is away, whose streams nobody could tell from streams without a match.
+    """
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
+
+    def search(self, queries: Array, *, limit: int, **options: Any) -> list[list[LibraryHit]]:
+        """As `memory_store.everywhere.LibrarySearch.search`."""
+        with ThreadPoolExecutor(len(self._parts)) as threads:
+            found = list(threads.map(lambda part: part.search_library(queries, limit=limit, **options), self._parts))
+        return [best_of(rankings, limit) for rankings in zip(*found, strict=True)]
+
+
+class RemoteLedger:
+    """As `memory_store.ledger.Ledger`; each book is kept by one of the stores."""
+
+    def __init__(self, parts: Sequence[_Part]) -> None:
+        self._parts = parts
+
+    def put(self, book: str, entries: Mapping[str, bytes | None]) -> None:
+        self._part(book).ask(lambda actor: actor.note.remote("put", book, entries))
+
+    def claim(self, book: str, key: str, payload: bytes) -> bytes:
+        there: bytes = self._part(book).ask(lambda actor: actor.note.remote("claim", book, key, payload))
+        return there
+
+    def get(self, book: str, key: str) -> bytes | None:
+        local = self._part(book).local()
+        if local is not None:
+            return local.ledger.get(book, key)
+        found: bytes | None = self._part(book).ask(lambda actor: actor.note.remote("get", book, key))
+        return found
+
+    def entries(self, book: str) -> dict[str, bytes]:
+        local = self._part(book).local()
+        if local is not None:
+            return local.ledger.entries(book)
+        found: dict[str, bytes] = self._part(book).ask(lambda actor: actor.note.remote("entries", book))
+        return found
+
+    def _part(self, book: str) -> _Part:
+        return self._parts[shard_of(book, len(self._parts))]
+
+
 class _Part:
     """One store: its actor, and its files where they are on this node."""
 
@@ -157,6 +219,10 @@ class _Part:
                     raise unwrapped(ended, self._place.name) from error
                 self._actor = None  # it may have been made anew
                 time.sleep(_RETRY_EVERY_S)
+
+    def search_library(self, queries: Array, **options: Any) -> list[list[LibraryHit]]:
+        found: list[list[LibraryHit]] = self.ask(lambda actor: actor.search_library.remote(queries, **options))
+        return found
 
     def reading(self) -> Store:
         """The files where they are here (the writer's commits are seen at once), or the actor."""

@@ -27,11 +27,18 @@ def spawn(kind: type, name: str, namespace: str, *args: Any, **options: Any) -> 
 
 
 def spawn_encoder(setup: Setup, topology: TopologyOptions, number: int) -> Any:
-    return spawn(Encoder, encoder_name(number), setup.namespace, setup, num_gpus=topology.gpus_per_encoder)
+    needs = {"num_cpus": topology.cpus_per_encoder, "num_gpus": topology.gpus_per_encoder}
+    return spawn(Encoder, encoder_name(number), setup.namespace, setup, **needs, **bound_to(topology, "encoder"))
 
 
 def spawn_answerer(setup: Setup, topology: TopologyOptions, number: int) -> Any:
-    return spawn(Answerer, answerer_name(number), setup.namespace, setup, num_gpus=topology.gpus_per_answerer)
+    needs = {"num_cpus": topology.cpus_per_answerer, "num_gpus": topology.gpus_per_answerer}
+    return spawn(Answerer, answerer_name(number), setup.namespace, setup, **needs, **bound_to(topology, "answerer"))
+
+
+def bound_to(topology: TopologyOptions, role: str) -> dict[str, Any]:
+    """What keeps an actor on the nodes of its role, where a label tells them."""
+    return {} if topology.role_label is None else {"label_selector": {topology.role_label: role}}
 
 
 def spawn_store(setup: Setup, topology: TopologyOptions, number: int, node_id: str) -> Any:

@@ -15,13 +15,14 @@ from cacheflow_ray.actors.setup import StorePlace
 from cacheflow_ray.actors.store_metrics import store_metrics
 from cacheflow_ray.config import StoreOptions
 from memory_store import Durability, Store, StoreLocked
-from memory_store.records import Array, Retention
+from memory_store.records import Array, LibraryHit, Retention
 
 #: What others may have it do, as `memory_store.Store` does it.
 CALLS = frozenset({
     "create_stream", "get_stream", "list_streams", "delete_stream", "relabel", "claim", "load_state", "commit", "stats",
     "times", "blocks_in", "read_tokens", "read_thumbnails", "without_kv", "search", "put_turns", "get_turns",
 })  # fmt: skip
+NOTES = frozenset({"put", "claim", "get", "entries"})
 _LOCK_WAIT_S = 10.0
 
 
@@ -41,6 +42,16 @@ class StoreShard:
         if name not in CALLS:
             raise ValueError(f"a store has no call {name!r}")
         return getattr(self._store, name)(*args, **kwargs)
+
+    def search_library(self, queries: Array, **options: Any) -> list[list[LibraryHit]]:
+        """`Store.library.search(...)`."""
+        return self._store.library.search(queries, **options)
+
+    def note(self, name: str, *args: Any) -> Any:
+        """`Store.ledger.name(...)`."""
+        if name not in NOTES:
+            raise ValueError(f"a ledger has no call {name!r}")
+        return getattr(self._store.ledger, name)(*args)
 
     def read_blocks(self, stream_id: str, block_idxs: Sequence[int], fingerprint: str) -> tuple[list[Array], Array]:
         """Tokens of each block, and the KV of all: [2, L, H, K*B, D] of the KV dtype."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from cacheflow_ray.actors.director import Director
 from cacheflow_ray.actors.errors import got
 from cacheflow_ray.actors.host import Host, Server
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
-from cacheflow_ray.actors.spawning import spawn, spawn_store
+from cacheflow_ray.actors.spawning import bound_to, spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
 from cacheflow_ray.errors import ClusterUnavailable
 
@@ -69,12 +69,13 @@ class ClusterOptions:
 class Topology:
     """A running cluster, from the process that started it (or joined one that ran)."""
 
-    def __init__(self, setup: Setup) -> None:
-        self._setup = setup
+    def __init__(self, setup: Setup, options: TopologyOptions | None = None) -> None:
+        self._setup, self._options = setup, options or TopologyOptions()
 
-    def serve(self, make: Callable[[ClusterPort], Server], name: str = GATEWAY, node_id: str | None = None) -> int:
+    def serve(self, make: Callable[[ClusterPort], Server], name: str = GATEWAY) -> int:
         """Have an actor host what `make` makes; returns its port. Raises: what making it raised."""
-        host = spawn(Host, name, self._setup.namespace, self._setup, make, max_concurrency=8)
+        bound = bound_to(self._options, "gateway")
+        host = spawn(Host, name, self._setup.namespace, self._setup, make, max_concurrency=8, **bound)
         return int(got(host.port.remote(), name, _START_S))
 
     def drain(self, grace_s: float, name: str = GATEWAY) -> None:
@@ -88,11 +89,7 @@ class Topology:
         director = ray.get_actor(DIRECTOR, self._setup.namespace)
         got(director.stop.remote(), DIRECTOR, _STOP_S)
         ray.kill(director)
-        for place in self._setup.stores:
-            store = ray.get_actor(place.name, self._setup.namespace)
-            with contextlib.suppress(ClusterUnavailable):
-                got(store.close.remote(), place.name, _STOP_S)
-            ray.kill(store)
+        _stop_stores(self._setup)
 
 
 def start(options: ClusterOptions) -> Topology:
@@ -103,15 +100,53 @@ def start(options: ClusterOptions) -> Topology:
     """
     connect(options.ray_address, options.topology.namespace)
     setup = options.setup()
-    here = ray.get_runtime_context().get_node_id()
-    stores = [spawn_store(setup, options.topology, at, here) for at in range(options.topology.stores)]
-    for place, store in zip(setup.stores, stores, strict=True):
-        _made(store.node.remote(), place.name)
-    director = spawn(Director, DIRECTOR, setup.namespace, setup, options.topology)
+    _start_stores(setup, options.topology)
+    bound = bound_to(options.topology, "gateway")
+    director = spawn(Director, DIRECTOR, setup.namespace, setup, options.topology, **bound)
     encoders, answerers, _ = _made(director.names.remote(), DIRECTOR)
     for name in (*encoders, *answerers):
         _made(ray.get_actor(name, setup.namespace).status.remote(), name)
-    return Topology(setup)
+    return Topology(setup, options.topology)
+
+
+@contextlib.contextmanager
+def stores(options: ClusterOptions) -> Iterator[Setup]:
+    """The stores alone, for work that has actors of its own; those of a service that runs are taken, and left to it.
+
+    Raises: as `start`.
+    """
+    connect(options.ray_address, options.topology.namespace)
+    setup = options.setup()
+    there = _is_there(setup.stores[0].name, setup.namespace)
+    _start_stores(setup, options.topology)
+    try:
+        yield setup
+    finally:
+        if not there:
+            _stop_stores(setup)
+
+
+def _start_stores(setup: Setup, topology: TopologyOptions) -> None:
+    here = ray.get_runtime_context().get_node_id()
+    started = [spawn_store(setup, topology, at, here) for at in range(topology.stores)]
+    for place, store in zip(setup.stores, started, strict=True):
+        _made(store.node.remote(), place.name)
+
+
+def _stop_stores(setup: Setup) -> None:
+    for place in setup.stores:
+        store = ray.get_actor(place.name, setup.namespace)
+        with contextlib.suppress(ClusterUnavailable):
+            got(store.close.remote(), place.name, _STOP_S)
+        ray.kill(store)
+
+
+def _is_there(name: str, namespace: str) -> bool:
+    try:
+        ray.get_actor(name, namespace)
+    except ValueError:
+        return False
+    return True
 
 
 def connect(address: str | None, namespace: str) -> None:

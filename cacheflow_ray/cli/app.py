@@ -8,7 +8,23 @@ from typing import Annotated
 import typer
 
 from cacheflow_ray import __version__
-from cacheflow_ray.cli import ask, bench, demo, evaluate, ingest, inspect, scale, serve, store, streams, top, train
+from cacheflow_ray.cli import (
+    ask,
+    bench,
+    demo,
+    evaluate,
+    health,
+    index,
+    ingest,
+    inspect,
+    scale,
+    search,
+    serve,
+    store,
+    streams,
+    top,
+    train,
+)
 from cacheflow_ray.cli.failures import INTERRUPTED, Failure, failure_of
 from cacheflow_ray.cli.output import Output, quiet_libraries
 
@@ -16,6 +32,8 @@ from cacheflow_ray.cli.output import Output, quiet_libraries
 COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     ingest.register,
     ask.register,
+    search.register,
+    index.register,
     streams.register,
     store.register,
     inspect.register,
@@ -26,6 +44,7 @@ COMMANDS: tuple[Callable[[typer.Typer], None], ...] = (
     serve.register,
     top.register,
     scale.register,
+    health.register,
 )
 
 

@@ -1,8 +1,7 @@
-"""`cacheflow ask` and `cacheflow search`: what was in a stream, and when."""
+"""`cacheflow ask`: what was in a stream, or in any of many, and when."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,19 +9,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cacheflow_ray.cli.again import DroppedKv
 from cacheflow_ray.cli.inspect import picture_evidence
-from cacheflow_ray.cli.memory import open_to_ask, open_to_search
+from cacheflow_ray.cli.memory import open_to_ask
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, Span, flattened
-from cacheflow_ray.cli.output import Output, clock, plural, size, to_json
+from cacheflow_ray.cli.output import Output, plural, size, to_json
+from cacheflow_ray.cli.reach import Named, Reach
 from cacheflow_ray.cli.remote import Remote
+from cacheflow_ray.cli.telling import evidence_table
+from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.cli.served import ServedMemory
-    from cacheflow_ray.config import AskOptions
-    from cacheflow_ray.engine import AnswerResult, Evidence, VideoMemory
+    from cacheflow_ray.config import AskOptions, Reencoding
+    from cacheflow_ray.engine import AnswerResult, VideoMemory
+    from cacheflow_ray.engine.scope import Where
     from cacheflow_ray.types import TimeRange
 
-ASK_EPILOG = """Examples:
+EPILOG = """Examples:
 
 $ cacheflow ask holiday "What colour is the boat?"
 
@@ -30,13 +34,9 @@ $ cacheflow ask cam1 "Who came in?" --from 8:00:00 --to 9:30:00
 
 $ cacheflow ask cam1 "And who left?" --session 4f1c --evidence evidence.png
 
-$ cacheflow ask gate "Who rang?" --server memory:50051"""
+$ cacheflow ask gate "Who rang?" --server memory:50051
 
-SEARCH_EPILOG = """Examples:
-
-$ cacheflow search holiday "a red boat"
-
-$ cacheflow search cam1 "delivery van" --from 10:00 --top-k 3 --json"""
+$ cacheflow ask --library "Where was the red boat?" --label site=north"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ class Asking:
         int | None, typer.Option("--max-new-tokens", metavar="N", help="Longest answer. Default: 64.")
     ] = None
 
-    def options(self, time_range: TimeRange | None) -> AskOptions:
+    def options(self, time_range: TimeRange | None, reencode: Reencoding | None = None) -> AskOptions:
         """Raises InvalidConfig."""
         from cacheflow_ray.config import AskOptions
 
@@ -82,80 +82,83 @@ class Asking:
             "session_id": self.session,
             "max_new_tokens": self.max_new_tokens,
             "time_range": time_range,
+            "reencode": reencode,
         }
         return AskOptions.model_validate({key: value for key, value in given.items() if value is not None})
 
 
 def register(app: typer.Typer) -> None:
-    app.command("ask", help="Ask about a stream; the answer comes with its evidence.", epilog=ASK_EPILOG)(
+    app.command("ask", help="Ask about a stream or all of them; answers come with evidence.", epilog=EPILOG)(
         flattened(ask)
-    )
-    app.command("search", help="Find moments of a stream by text; nothing is generated.", epilog=SEARCH_EPILOG)(
-        flattened(search)
     )
 
 
 def ask(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream.")],
+    *,
+    named: Named = None,
     question: Annotated[str, typer.Argument(metavar="QUESTION", help="What you want to know.")],
     place: Place,
     model: ModelChoice,
     span: Span,
+    reach: Reach,
     asking: Asking,
+    dropped: DroppedKv,
     remote: Remote,
+    library: Annotated[
+        bool, typer.Option("--library", help="Ask all streams: the one with the best moment answers.")
+    ] = False,
     evidence: Annotated[
         Path | None, typer.Option("--evidence", metavar="PNG", help="Write a picture of the evidence here.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    options = asking.options(span.time_range())
+    where = _where(named or [], reach, library)
+    options = asking.options(span.time_range(), dropped.options())
     output = Output(as_json=as_json)
-    with open_to_ask(place, model, remote, stream, output, thumbnails=evidence is not None) as memory:
-        result = answer(memory, stream, question, options, output)
+    with open_to_ask(place, model, remote, where, output, thumbnails=evidence is not None) as memory:
+        stream, result = answer(memory, where, question, options, output)
         if evidence is not None:
             picture_evidence(memory, stream, f"{stream}: {question}", result.evidence, evidence)
-    tell(result, output)
+    tell(result, output, stream=None if len(named or []) == 1 else stream)
     picture = None if evidence is None else str(evidence)
     output.result({"stream": stream, "question": question, **to_json(result), "picture": picture})
 
 
-def search(
-    stream: Annotated[str, typer.Argument(metavar="STREAM", help="Name of the stream.")],
-    text: Annotated[str, typer.Argument(metavar="TEXT", help="What to look for.")],
-    place: Place,
-    model: ModelChoice,
-    span: Span,
-    remote: Remote,
-    top_k: Annotated[int, typer.Option("--top-k", metavar="K", min=1, help="Moments to show.")] = 8,
-    as_json: Json = False,
-) -> None:
-    time_range = span.time_range()
-    output = Output(as_json=as_json)
-    with open_to_search(place, model, remote, stream) as memory:
-        found = memory.search(stream, text, top_k=top_k, time_range=time_range)
-    if found:
-        evidence_table(found, output)
-    else:
-        output.say("nothing found")
-    output.result({"stream": stream, "text": text, "evidence": found})
+def _where(named: list[str], reach: Reach, library: bool) -> Where:
+    """Raises: UsageError: no stream is named though the library is not meant, or both are."""
+    if library and named:
+        raise UsageError(f"--library asks all streams, and {named[0]!r} names one: leave one out")
+    if not (named or library or reach.narrows):
+        raise UsageError("whom to ask is missing: name a stream before the question, or ask all of them with --library")
+    return reach.where(named)
 
 
 def answer(
-    memory: VideoMemory | ServedMemory, stream: str, question: str, options: AskOptions, output: Output
-) -> AnswerResult:
-    """Ask, showing the answer as it is made."""
+    memory: VideoMemory | ServedMemory, where: Where, question: str, options: AskOptions, output: Output
+) -> tuple[str, AnswerResult]:
+    """Ask, showing the answer as it is made; also tells the stream that answered."""
+    from cacheflow_ray.engine.scope import parted
+
+    named, _ = parted(where)
+    if len(named) == 1:
+        asked = memory.ask(named[0], question, options=options)
+    else:
+        asked = memory.ask_library(question, where=where, options=options)
     # Closed also when Ctrl-C or a reader that has gone cuts it short: a model must not go on at the interpreter's end.
-    with closing(memory.ask(stream, question, options=options)) as reply:
+    with closing(asked) as reply:
         for piece in reply:
             output.piece(piece)
         output.say()
-        return reply.result
+        result = reply.result
+        return reply.stream, result
 
 
-def tell(result: AnswerResult, output: Output) -> None:
-    """Evidence, cost and warnings of an answer whose text is on the screen already."""
+def tell(result: AnswerResult, output: Output, *, stream: str | None = None) -> None:
+    """Evidence, cost and warnings of an answer whose text is on the screen already. `stream`: None: known already."""
     if result.evidence:
         output.say()
+        if stream is not None:
+            output.say(f"from {stream}:")
         evidence_table(result.evidence, output)
     usage = result.usage
     output.say(
@@ -165,26 +168,7 @@ def tell(result: AnswerResult, output: Output) -> None:
         style="dim",
     )
     if result.session_id is not None:
-        output.say(f"to follow up: --session {result.session_id}", style="dim")
+        whom = "" if stream is None else f"cacheflow ask {stream} ... "
+        output.say(f"to follow up: {whom}--session {result.session_id}", style="dim")
     for warning in result.warnings:
         output.warn(warning)
-
-
-def evidence_table(evidence: Sequence[Evidence], output: Output) -> None:
-    rows = [
-        (
-            clock(item.start_s, tenths=True),
-            clock(item.end_s, tenths=True),
-            item.kind,
-            "-" if item.score is None else f"{item.score:.3f}",
-            block_list(item.block_idxs),
-        )
-        for item in evidence
-    ]
-    output.table({"from": "right", "to": "right", "evidence": "left", "score": "right", "blocks": "left"}, rows)
-
-
-def block_list(block_idxs: Sequence[int]) -> str:
-    """'3' or '3-7': the blocks of one piece of evidence are neighbours."""
-    first, last = block_idxs[0], block_idxs[-1]
-    return str(first) if first == last else f"{first}-{last}"

@@ -20,8 +20,12 @@ _GAP, _MARGIN, _COLUMNS = 24, 40, 4
 _TITLE_LINES = 3
 
 
-def contact_sheet(items: Sequence[Item], *, title: str) -> bytes:
-    """PNG bytes; items in the order given, up to four to a row. An item without a picture keeps its place."""
+def contact_sheet(items: Sequence[Item], *, title: str, names: Sequence[str] = ()) -> bytes:
+    """PNG bytes; items in the order given, up to four to a row. An item without a picture keeps its place.
+
+    Args:
+        names: a line more for each item.
+    """
     columns = 3 if len(items) in (5, 6, 9) else min(_COLUMNS, max(2, len(items)))
     rows = max(1, -(-len(items) // columns))
     width = 2 * _MARGIN + columns * _CELL_W + (columns - 1) * _GAP
@@ -41,6 +45,9 @@ def contact_sheet(items: Sequence[Item], *, title: str) -> bytes:
         y = top + i // columns * (_PICTURE_H + _CAPTION_H + _GAP)
         sheet.paste(_picture(item[0]), (x, y))
         _caption(draw, (x, y + _PICTURE_H), item, best, tenths)
+        if names:
+            name = _shortened(names[i], _font(16), _CELL_W, is_cut=False)
+            draw.text((x, y + _PICTURE_H + 42), name, font=_font(16), fill=GREY)
     out = io.BytesIO()
     sheet.save(out, format="PNG")
     return out.getvalue()

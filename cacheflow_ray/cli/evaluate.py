@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacheflow_ray.cli import drop_study, index_study, needle
+from cacheflow_ray.cli import drop_study, index_study, library_study, needle, reencode_study
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.options import Json, ModelChoice, flattened
 from cacheflow_ray.cli.output import Output
@@ -106,7 +106,9 @@ def register(app: typer.Typer) -> None:
     )
     needle.register(group)
     index_study.register(group)
+    library_study.register(group)
     drop_study.register(group)
+    reencode_study.register(group)
     app.add_typer(group, name="eval")
 
 

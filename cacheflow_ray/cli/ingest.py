@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +15,7 @@ from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse
 from cacheflow_ray.cli.output import Output, plural, size
 from cacheflow_ray.cli.progress import ProgressView
 from cacheflow_ray.cli.remote import Link, Remote
+from cacheflow_ray.cli.retention import Limits
 from cacheflow_ray.cli.sending import Sending
 from cacheflow_ray.errors import InvalidConfig, UsageError
 
@@ -30,6 +31,8 @@ $ cacheflow ingest holiday.mp4
 $ cacheflow ingest cam1.mkv cam2.mkv --fps 0.5 --data /archive
 
 $ cacheflow ingest frames/ --stream door --label room=3
+
+$ cacheflow ingest archive/*.mp4 --summary-only-after 0
 
 $ cacheflow ingest rtsp://camera/stream --stream gate --server memory:50051 --overload drop-oldest
 
@@ -137,6 +140,7 @@ def ingest(
     model: ModelChoice,
     encoding: Encoding,
     writing: Writing,
+    limits: Limits,
     remote: Remote,
     sending: Sending,
     stream: Annotated[
@@ -150,12 +154,16 @@ def ingest(
     names = stream_names(sources, stream)
     output = Output(as_json=as_json)
     link = remote.chosen(place, model)
+    retention = None if limits == Limits() else limits.policy()
     if link is not None:
+        if retention is not None:
+            raise UsageError("limits of a service's stream are set by cacheflow streams retain: leave them out here")
         reports = send(link, sources, names, sending.options(settings, labels), writing)
     else:
         sending.refuse()
         with open_memory(place, model, store=writing.options()) as memory:
-            reports = watch(memory, make_jobs(sources, names, settings, labels))
+            jobs = make_jobs(sources, names, settings, labels)
+            reports = watch(memory, [replace(job, retention=retention) for job in jobs])
     for report in reports:
         tell(report, output)
     output.result({"streams": reports})

@@ -14,7 +14,7 @@ from cacheflow_ray.cli.output import Output
 
 if TYPE_CHECKING:
     from cacheflow_ray.cli.served import ServedMemory
-    from cacheflow_ray.engine import Evidence, VideoMemory
+    from cacheflow_ray.engine import Evidence, StreamMoment, VideoMemory
 
 EPILOG = """Example:
 
@@ -66,11 +66,23 @@ def picture_evidence(
 
     middles = [item.block_idxs[len(item.block_idxs) // 2] for item in evidence]
     thumbnails = memory.thumbnails(stream, middles)
-    scores = [item.score if item.kind == "retrieved" else None for item in evidence]
-    items = [
-        (jpeg, item.start_s, item.end_s, score) for jpeg, item, score in zip(thumbnails, evidence, scores, strict=True)
-    ]
+    items = [_cell(jpeg, item) for jpeg, item in zip(thumbnails, evidence, strict=True)]
     write_picture(out, contact_sheet(items, title=title))
+
+
+def picture_moments(memory: VideoMemory | ServedMemory, title: str, moments: Sequence[StreamMoment], out: Path) -> None:
+    """Draw one frame of each moment into `out`, with its stream. Raises OSError."""
+    from cacheflow_ray.cli.pictures import contact_sheet
+
+    items = []
+    for moment in moments:
+        idxs = moment.evidence.block_idxs
+        items.append(_cell(memory.thumbnails(moment.stream, [idxs[len(idxs) // 2]])[0], moment.evidence))
+    write_picture(out, contact_sheet(items, title=title, names=[moment.stream for moment in moments]))
+
+
+def _cell(jpeg: bytes | None, item: Evidence) -> tuple[bytes | None, float, float, float | None]:
+    return jpeg, item.start_s, item.end_s, item.score if item.kind == "retrieved" else None
 
 
 def write_picture(out: Path, png: bytes) -> None:

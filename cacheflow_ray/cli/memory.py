@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING
 from cacheflow_ray.cli.options import ModelChoice, Place
 from cacheflow_ray.cli.output import Output, err_console
 from cacheflow_ray.cli.remote import Link, Remote
+from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.cli.served import ServedMemory
     from cacheflow_ray.config import StoreOptions
     from cacheflow_ray.engine import VideoMemory
+    from cacheflow_ray.engine.scope import Where
+    from memory_store.errors import StoreLocked
 
 
 def folder_of(place: Place) -> Path:
@@ -55,29 +59,46 @@ def open_to_write(place: Place, remote: Remote) -> VideoMemory | ServedMemory:
     return open_memory(place) if link is None else _served(link)
 
 
-def open_to_search(place: Place, model: ModelChoice, remote: Remote, stream: str) -> VideoMemory | ServedMemory:
-    """As `open_to_look`, with the stream's own model where the user names none."""
-    link = remote.chosen(place, model)
-    return open_memory(place, of_stream(place, model, stream), read_only=True) if link is None else _served(link)
-
-
-def open_to_ask(
-    place: Place, model: ModelChoice, remote: Remote, stream: str, output: Output, *, thumbnails: bool = False
+def open_to_search(
+    place: Place, model: ModelChoice, remote: Remote, where: Where, *, thumbnails: bool = False
 ) -> VideoMemory | ServedMemory:
-    """As `open_to_search`; a service sends `thumbnails` along with answers.
+    """As `open_to_look`, with the streams' own model where the user names none; a service sends `thumbnails` along.
 
-    While another process writes the store it is opened read-only: one can ask, but the conversation is not kept.
+    The index over many streams is kept once it is made, unless another process writes the store.
     """
-    from memory_store.errors import StoreLocked
+    from cacheflow_ray.engine.scope import parted
 
     link = remote.chosen(place, model)
     if link is not None:
         return _served(link, thumbnails=thumbnails)
-    chosen = of_stream(place, model, stream)
+    chosen = of_streams(place, model, where)
+    if len(parted(where)[0]) == 1:
+        return open_memory(place, chosen, read_only=True)
+    return _open_to_keep(place, chosen, told=lambda locked: None)
+
+
+def open_to_ask(
+    place: Place, model: ModelChoice, remote: Remote, where: Where, output: Output, *, thumbnails: bool = False
+) -> VideoMemory | ServedMemory:
+    """As `open_to_search`. While another process writes the store one can ask, but the conversation is not kept."""
+    link = remote.chosen(place, model)
+    if link is not None:
+        return _served(link, thumbnails=thumbnails)
+    return _open_to_keep(
+        place,
+        of_streams(place, model, where),
+        told=lambda locked: output.note(f"{locked}; asking all the same, but this conversation is not kept"),
+    )
+
+
+def _open_to_keep(place: Place, chosen: ModelChoice, *, told: Callable[[StoreLocked], None]) -> VideoMemory:
+    """For writing, or read-only while another process writes the store; who locked it is told then."""
+    from memory_store.errors import StoreLocked
+
     try:
         return open_memory(place, chosen)
     except StoreLocked as locked:
-        output.note(f"{locked}; asking all the same, but this conversation is not kept")
+        told(locked)
         return open_memory(place, chosen, read_only=True)
 
 
@@ -88,18 +109,23 @@ def _served(link: Link, *, thumbnails: bool = False) -> ServedMemory:
         return ServedMemory(link, thumbnails=thumbnails)
 
 
-def of_stream(place: Place, model: ModelChoice, stream: str) -> ModelChoice:
-    """`model`, naming the one the stream was made with unless it or the environment names another.
+def of_streams(place: Place, model: ModelChoice, where: Where) -> ModelChoice:
+    """`model`, naming the one the streams were made with unless it or the environment names another.
 
-    The stream is looked up in any case: a wrong name costs no loading of a model, a wrong folder is not made.
+    They are looked up in any case: a wrong name costs no loading of a model, a wrong folder is not made.
 
     Raises:
-        StreamNotFound, InvalidConfig, StoreError.
+        StreamNotFound, InvalidConfig, StoreError; NothingToAnswer: no such streams; UsageError: of several models.
     """
     from cacheflow_ray.config import Defaults
 
     with open_memory(place, model, read_only=True) as memory:
-        made_with = memory.stream(stream).model
+        made_with = memory.models(where)
     if model.model is not None or "model" in Defaults.from_environment().model_fields_set:
         return model
-    return replace(model, model=made_with)
+    if len(made_with) > 1:
+        raise UsageError(
+            f"these streams were made with models {' and '.join(made_with)}: name one of them with --model, or fewer "
+            "streams"
+        )
+    return replace(model, model=made_with[0])

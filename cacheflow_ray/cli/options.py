@@ -173,6 +173,17 @@ def parse_size(text: str, option: str) -> int:
     return int(float(found[1]) * unit)
 
 
+def parse_counts(pairs: Sequence[str], option: str) -> dict[str, int]:
+    """{'max_questions': 128} of ['max_questions=128']. Raises InvalidConfig."""
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if not name or not value.isascii() or not value.isdecimal():
+            raise InvalidConfig(f"{option}: {pair!r} is not allowed; allowed: NAME=N, N a whole number", key=option)
+        counts[name] = int(value)
+    return counts
+
+
 def parse_labels(pairs: Sequence[str]) -> dict[str, str]:
     """{'room': '3'} of ['room=3']. Raises InvalidConfig."""
     labels: dict[str, str] = {}

@@ -27,8 +27,8 @@ $ cacheflow streams retain door --summary-only-after 7d --pin 1:00:00-1:05:00
 $ cacheflow streams retain door
 
 Without options: shows what holds. With any, they replace what held; --keep-all takes all limits away. The stream's
-window and pinned ranges are never deleted. Of a block without KV only the summary is kept: it is found, not answered
-from."""
+window and pinned ranges are never deleted. Of a block without KV only the summary is kept: it is found, and answered
+from after it was encoded again from the stream's source, as far as that is still there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,10 @@ class Limits:
         str | None, typer.Option("--max-bytes", metavar="SIZE", help="Keep the newest that fit: 500MB, 20GiB.")
     ] = None
     summary_only_after: Annotated[
-        str | None, typer.Option("--summary-only-after", metavar="AGE", help="Drop the KV of blocks so old.")
+        str | None,
+        typer.Option(
+            "--summary-only-after", metavar="AGE", help="Drop the KV of blocks so old (0: at once): ask re-encodes it."
+        ),
     ] = None
     pin: Annotated[
         list[str] | None, typer.Option("--pin", metavar="FROM-TO", help="Keep this range of stream time; repeatable.")

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened
+from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_counts
 from cacheflow_ray.cli.output import Output, err_console, plural
+from cacheflow_ray.cli.shape import Shape
 from cacheflow_ray.errors import InvalidConfig, UsageError
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ $ cacheflow serve
 $ cacheflow serve --data /archive --host 0.0.0.0 --keys keys.toml --tls-cert cert.pem --tls-key key.pem
 
 $ cacheflow serve --encoders 4 --answerers 2 --gpus-per-encoder 0.5 --gpus-per-answerer 1 --ray-address auto
+
+$ cacheflow serve --ray-address auto --stores 2 --store-label cacheflow.io/store --role-label cacheflow.io/role
 
 $ cacheflow ingest clip.mp4 --server 127.0.0.1:50051
 
@@ -47,6 +50,14 @@ class Listening:
     metrics_port: Annotated[
         int | None, typer.Option("--metrics-port", metavar="PORT", help="Serve /metrics for Prometheus here.")
     ] = None
+    health_port: Annotated[
+        int | None,
+        typer.Option(
+            "--health-port",
+            metavar="PORT",
+            help="Tell of health (grpc.health.v1) here too, never encrypted: for probes that can do no TLS.",
+        ),
+    ] = None
     keys: Annotated[
         Path | None,
         typer.Option(
@@ -64,10 +75,18 @@ class Listening:
     grace: Annotated[
         float, typer.Option("--grace", metavar="S", help="When it closes, what is under way gets so long to end.")
     ] = 30.0
+    limits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--limit",
+            metavar="NAME=N",
+            help="How much it takes, as max_frame_bytes=33554432 or max_questions=128. May be given several times.",
+        ),
+    ] = None
 
     def options(self) -> ServiceOptions:
         """Raises UsageError, InvalidConfig."""
-        from cacheflow_ray.config import ServiceOptions, TlsOptions
+        from cacheflow_ray.config import ServiceLimits, ServiceOptions, TlsOptions
 
         if (self.tls_cert is None) != (self.tls_key is None):
             raise UsageError("--tls-cert and --tls-key go together: give both, or none")
@@ -81,8 +100,10 @@ class Listening:
             port=self.port,
             metrics_host=self.host,
             metrics_port=self.metrics_port,
+            health_port=self.health_port,
             tls=tls,
             keys=self.keys and self.keys.absolute(),
+            limits=ServiceLimits.model_validate(parse_counts(self.limits or (), "--limit")),
             drain_grace_s=self.grace,
         )
 
@@ -100,83 +121,6 @@ def _is_loopback(host: str) -> bool:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Shape:
-    """What the service is made of, and where it runs."""
-
-    encoders: Annotated[
-        int, typer.Option("--encoders", metavar="N", rich_help_panel="Cluster", help="Encoders at the start.")
-    ] = 1
-    answerers: Annotated[
-        int, typer.Option("--answerers", metavar="N", rich_help_panel="Cluster", help="Answerers at the start.")
-    ] = 1
-    stores: Annotated[
-        int,
-        typer.Option(
-            "--stores", metavar="N", rich_help_panel="Cluster", help="Data folders; fixed once there is data."
-        ),
-    ] = 1
-    gpus_per_encoder: Annotated[
-        float,
-        typer.Option(
-            "--gpus-per-encoder", metavar="G", rich_help_panel="Cluster", help="0.5: two share one. Default: 0."
-        ),
-    ] = 0.0
-    gpus_per_answerer: Annotated[
-        float, typer.Option("--gpus-per-answerer", metavar="G", rich_help_panel="Cluster", help="As for encoders.")
-    ] = 0.0
-    durability: Annotated[
-        str,
-        typer.Option(
-            "--durability",
-            metavar="D",
-            rich_help_panel="Cluster",
-            help="What a crash may cost: power_safe, process_safe or relaxed.",
-        ),
-    ] = "power_safe"
-    source_root: Annotated[
-        Path | None,
-        typer.Option(
-            "--source-root", metavar="DIR", rich_help_panel="Cluster", help="Clients may have files below it read."
-        ),
-    ] = None
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="ADDR",
-            rich_help_panel="Cluster",
-            help="Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
-        ),
-    ] = None
-    namespace: Annotated[
-        str, typer.Option("--namespace", metavar="NAME", rich_help_panel="Cluster", help="Of its actors in Ray.")
-    ] = "cacheflow"
-    detached: Annotated[
-        bool,
-        typer.Option("--detached", rich_help_panel="Cluster", help="Leave it running on the Ray cluster, and return."),
-    ] = False
-
-    def options(self, place: Place, model: ModelChoice) -> ClusterOptions:
-        """Raises UsageError, InvalidConfig."""
-        from cacheflow_ray.actors.topology import ClusterOptions
-        from cacheflow_ray.config import Defaults, StoreOptions, TopologyOptions
-
-        if self.detached and self.ray_address is None:
-            raise UsageError("--detached leaves it running on a Ray cluster: name one with --ray-address")
-        defaults = Defaults.from_environment()
-        named = ("encoders", "answerers", "stores", "gpus_per_encoder", "gpus_per_answerer", "namespace")
-        return ClusterOptions(
-            data=place.folder(defaults),
-            model=model.name(defaults),
-            model_options=model.options(defaults),
-            store=StoreOptions.model_validate({"durability": self.durability}),
-            topology=TopologyOptions.model_validate({name: getattr(self, name) for name in named}),
-            ray_address=self.ray_address,
-            source_root=self.source_root,
-        )
 
 
 def register(app: typer.Typer) -> None:
@@ -241,6 +185,7 @@ def tell(cluster: ClusterOptions, listening: Listening, shape: Shape, port: int,
             "data": cluster.data,
             "model": cluster.model,
             "metrics_port": listening.metrics_port,
+            "health_port": listening.health_port,
             "detached": shape.detached,
         }
     )

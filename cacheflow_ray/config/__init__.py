@@ -17,7 +17,14 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cacheflow_ray.config.section import Section, explain
-from cacheflow_ray.config.service import EncoderOptions, ServiceLimits, ServiceOptions, TlsOptions, TopologyOptions
+from cacheflow_ray.config.service import (
+    EncoderOptions,
+    IndexOptions,
+    ServiceLimits,
+    ServiceOptions,
+    TlsOptions,
+    TopologyOptions,
+)
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.types import TimeRange
 
@@ -34,9 +41,11 @@ __all__ = [
     "EncoderOptions",
     "KvCodec",
     "MergeRule",
+    "IndexOptions",
     "ModelOptions",
     "RECOMMENDED",
     "Recommended",
+    "Reencoding",
     "Reference",
     "Section",
     "ServiceLimits",
@@ -121,6 +130,26 @@ class StoreOptions(Section):
     hot_bytes: Annotated[int, Field(ge=0, description="0 or more")] = 0
 
 
+class Reencoding(Section):
+    """What a question may do about blocks whose KV was dropped: encode them again from the stream's source.
+
+    Args:
+        allowed: no: they are left out, and the answer says so.
+        max_blocks: wanted by one question, the best first; each is encoded after its warm-up.
+        max_seconds: that one question may spend on it; what is not ready by then is left out.
+        warm_up_blocks: encoded before each wanted one, so that it sees about what it saw; None: 8, or two windows of
+            the stream where that is less. KV of theirs that is kept is taken instead.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    allowed: bool = True
+    max_blocks: Annotated[int, Field(ge=0, le=4096, description="0 to 4096")] = 8
+    max_seconds: Annotated[float, Field(gt=0, le=86400, description="above 0 and up to 86400")] = 30.0
+    warm_up_blocks: Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")] = None
+
+
 class AskOptions(Section):
     """How one question is answered.
 
@@ -135,6 +164,7 @@ class AskOptions(Section):
         time_range: look only here; a range that ends before the present leaves out window and tail.
         max_new_tokens: the answer stops here at the latest.
         session_id: continue this conversation; None starts a new one.
+        reencode: what is done about blocks without KV.
 
     Raises:
         InvalidConfig: an unknown key, a value out of range, or fewer candidates than blocks.
@@ -152,6 +182,7 @@ class AskOptions(Section):
         str | None,
         Field(pattern=r"^[A-Za-z0-9._-]{1,128}$", description="1 to 128 letters, digits, '.', '_' or '-', or None"),
     ] = None
+    reencode: Reencoding = Reencoding()
 
     @model_validator(mode="after")
     def _enough_candidates(self) -> AskOptions:

@@ -74,6 +74,26 @@ class TopologyOptions(Section):
     )
 
 
+class IndexOptions(Section):
+    """How a library of files is indexed.
+
+    Args:
+        indexers: processes, each with a model; files_at_once: in each of them, encoded together.
+        gpus_per_indexer, cpus_per_indexer: of the cluster's; may be fractions.
+        retries: of a file, when it failed for something that may pass; retry_wait_s: before the first, then twice that.
+
+    Raises:
+        InvalidConfig: an unknown key, or a value out of range.
+    """
+
+    indexers: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 1
+    files_at_once: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 8
+    gpus_per_indexer: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
+    cpus_per_indexer: Annotated[float, Field(ge=0, le=1024, description="0 to 1024")] = 1.0
+    retries: Annotated[int, Field(ge=0, le=100, description="0 to 100")] = 3
+    retry_wait_s: Annotated[float, Field(ge=0, le=3600, description="0 to 3600")] = 1.0
+
+
 class TlsOptions(Section):
     """Certificates, as PEM files.
 
@@ -128,8 +148,8 @@ class ServiceOptions(Section):
         keys: TOML file of tenants and their API keys (`service.keys`); None: whoever connects is trusted.
         limits: what is refused.
         drain_grace_s: calls under way get so long to end when the gateway closes.
-        renew_after: so many calls that clients cancelled, or whose deadline passed, end a gateway's process, once it has
-            drained; the next serves at the same port. gRPC loses some hundred bytes with each.
+        renew_after: so many calls that clients cancelled, or whose deadline passed, end a gateway's process, once it
+            has drained; the next serves at the same port. gRPC loses some hundred bytes with each.
         keepalive_s: a connection without traffic is probed so often, and given up when it stays silent as long again.
         log_json: a call's log line is a JSON object.
 

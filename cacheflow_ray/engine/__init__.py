@@ -15,9 +15,12 @@ if TYPE_CHECKING:
         Evidence,
         IngestProgress,
         IngestReport,
+        LibraryFound,
         StreamInfo,
+        StreamMoment,
         Usage,
     )
+    from cacheflow_ray.engine.scope import LibraryScope
 
 __all__ = [
     "Answer",
@@ -27,12 +30,15 @@ __all__ = [
     "IngestJob",
     "IngestProgress",
     "IngestReport",
+    "LibraryFound",
+    "LibraryScope",
     "StreamInfo",
+    "StreamMoment",
     "Usage",
     "VideoMemory",
 ]
 
-_MODULES = {"Answer": "answerer", "IngestJob": "ingesting", "VideoMemory": "memory"}
+_MODULES = {"Answer": "answerer", "IngestJob": "ingesting", "LibraryScope": "scope", "VideoMemory": "memory"}
 
 
 def __getattr__(name: str) -> Any:

@@ -8,10 +8,10 @@ from time import perf_counter
 
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend, OpenedStream, open_stream
-from cacheflow_ray.engine.protocol import BlockStore
+from cacheflow_ray.engine.reencode import Recovered, recover
 from cacheflow_ray.engine.rehydration import Plan, rehydrate
-from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
-from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope
+from cacheflow_ray.engine.reports import AnswerResult, Evidence, Reencoded, Usage
+from cacheflow_ray.engine.retrieval import Scope, evidence, retrieve, retrieve_all, scope, search_suffix
 from cacheflow_ray.engine.wording import Wording
 from cacheflow_ray.errors import NothingToAnswer, QuestionTooLong
 from cacheflow_ray.models import Suffix, Turn, VideoModel
@@ -35,6 +35,11 @@ class Clock:
         self.laps[name] = (now - self._last) * 1e3
         self._last = now
 
+    def spent(self, name: str, ms: float) -> None:
+        """What was done before the start counts, too, as `name`."""
+        self.laps[name] = ms
+        self._started -= ms / 1e3
+
     def mark(self, name: str) -> None:
         """The time since the start, as `name`."""
         self.laps[name] = (perf_counter() - self._started) * 1e3
@@ -42,13 +47,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """A question with its context in memory: all but the answer."""
+    """A question with its context in memory: all but the answer. `stream`: that it is asked of, if any."""
 
+    stream: str = ""
     generation: Generation
     evidence: tuple[Evidence, ...]
     usage: Usage
     warnings: tuple[str, ...]
     clock: Clock
+    reencoded: Reencoded | None = None
 
 
 class Answer:
@@ -68,6 +75,11 @@ class Answer:
 
     def __iter__(self) -> Iterator[str]:
         return self._pieces
+
+    @property
+    def stream(self) -> str:
+        """The stream that answers."""
+        return self._prepared.stream
 
     def close(self) -> None:
         """Stop generating. What was not iterated yet is lost."""
@@ -90,6 +102,7 @@ class Answer:
                 usage=replace(prepared.usage, generated_tokens=prepared.generation.num_tokens),
                 timings=dict(prepared.clock.laps),
                 warnings=prepared.warnings,
+                reencoded=prepared.reencoded,
             )
         return self._result
 
@@ -117,7 +130,8 @@ class Answerer:
 
         Raises:
             StreamNotFound, FingerprintMismatch, BlockNotFound, CorruptRecord: from the store. KvDropped: a block of
-            the window has no KV; retrieved blocks without it are left out, and the answer's warnings say so.
+            the window has no KV and cannot be re-encoded; retrieved blocks of which that is so are left out, and the
+            answer's warnings say so.
             EmptyQuestion, QuestionTooLong, NothingToAnswer.
         """
         clock, backend = Clock(), self._backend
@@ -132,18 +146,23 @@ class Answerer:
         if len(turns) > 1:
             sought.append(backend.model.prompt.suffix([Turn(question=turns[-2].question)]))
         hits = retrieve_all(backend, opened, sought, where.candidates, options)
-        hits, left_out = _with_kv(backend.store, stream_id, hits)
-        clock.lap("retrieve")
-        if left_out and not hits and not where.window and not where.with_tail:
-            raise NothingToAnswer(
-                f"nothing is left of stream {stream_id!r} to answer from: {left_out[0]}", stream=stream_id
-            )
         hits, held, warnings = _fit(hits, where.window, budget)
+        clock.lap("retrieve")
+        hits, recovered, told = self._with_kv(opened, hits, held, options)
+        if recovered.kv:
+            clock.lap("reencode")
+        if not hits and not held and not where.with_tail and recovered.left_out:
+            raise NothingToAnswer(
+                f"nothing is left of stream {stream_id!r} to answer from: {told[0]}", stream=stream_id
+            )
         blocks = (*sorted(hit.block_idx for hit in hits), *held)
-        plan = Plan(blocks=blocks, num_window=len(held), with_tail=where.with_tail, room=room)
+        plan = Plan(
+            blocks=blocks, num_window=len(held), with_tail=where.with_tail, room=room, given=recovered.kv
+        )  # fmt: skip
         ready = rehydrate(backend, opened, plan)
         clock.lap("rehydrate")
         return Prepared(
+            stream=stream_id,
             generation=backend.model.generate(ready.context, suffix, ready.text_start, options.max_new_tokens),
             evidence=evidence(hits, held, ready.tokens),
             usage=Usage(
@@ -155,9 +174,27 @@ class Answerer:
                 generated_tokens=0,
                 fetched_bytes=ready.fetched_bytes,
             ),
-            warnings=(*left_out, *warnings),
+            warnings=(*told, *warnings),
             clock=clock,
+            reencoded=recovered.report,
         )
+
+    def _with_kv(
+        self, opened: OpenedStream, hits: list[Hit], held: range, options: AskOptions
+    ) -> tuple[list[Hit], Recovered, tuple[str, ...]]:
+        """Hits whose KV is kept or had again, what was had again (of the window, too), and warnings that tell it."""
+        blocks = [*held, *(hit.block_idx for hit in hits)]
+        gone = self._backend.store.without_kv(opened.stream_id, blocks) if blocks else {}
+        if not gone:
+            return hits, Recovered(), ()
+        recovered = recover(self._backend, opened, [idx for idx in blocks if idx in gone], options.reencode)
+        warnings = [] if recovered.report is None else [recovered.report.warning]
+        for why in dict.fromkeys(recovered.left_out.values()):
+            named = ", ".join(f"{idx} ({gone[idx]})" for idx, own in sorted(recovered.left_out.items()) if own == why)
+            warnings.append(
+                f"left out block(s) {named}, of which only the summary is kept: re-encode needed, but {why}"
+            )
+        return [hit for hit in hits if hit.block_idx not in recovered.left_out], recovered, tuple(warnings)
 
     def prepare_blind(self, turns: Sequence[Turn], options: AskOptions, wording: Wording = PLAIN) -> Prepared:
         """As `prepare`, of no video at all: the prompt with nothing where the frames would stand.
@@ -191,29 +228,12 @@ class Answerer:
 
     def search(self, stream_id: str, text: str, options: AskOptions) -> tuple[Evidence, ...]:
         """Moments that match a text, best first; nothing is generated. Raises as `prepare`."""
-        model = self._backend.model
-        opened, suffix = open_stream(self._backend, stream_id), model.prompt.suffix([Turn(question=text)])
-        if model.prefix.length + len(suffix.ids) > model.max_context:
-            raise QuestionTooLong(
-                f"the text takes {len(suffix.ids)} tokens, more than the {model.max_context} tokens of model "
-                f"{model.name!r} hold: shorten it",
-                tokens=len(suffix.ids),
-            )
+        opened, suffix = open_stream(self._backend, stream_id), search_suffix(self._backend.model, text)
         where = scope(self._backend.store, opened, options.time_range, window_blocks=0)
         hits = retrieve(self._backend, opened, suffix, where.candidates, options)
         found = [hit.block_idx for hit in hits]
         tokens = self._backend.store.read_tokens(stream_id, found) if found else []
         return evidence(hits, range(0), dict(zip(found, tokens, strict=True)))
-
-
-def _with_kv(store: BlockStore, stream_id: str, hits: list[Hit]) -> tuple[list[Hit], tuple[str, ...]]:
-    """The hits whose KV is kept, and a warning that names the others."""
-    gone = store.without_kv(stream_id, [hit.block_idx for hit in hits]) if hits else {}
-    if not gone:
-        return hits, ()
-    named = ", ".join(f"{block_idx} ({why})" for block_idx, why in sorted(gone.items()))
-    warning = f"retrieved: left out block(s) {named}, of which only the summary is kept: re-encode needed"
-    return [hit for hit in hits if hit.block_idx not in gone], (warning,)
 
 
 def _affordable_blocks(model: VideoModel, opened: OpenedStream, where: Scope, suffix: Suffix, room: int) -> int:

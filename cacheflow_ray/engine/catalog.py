@@ -19,6 +19,9 @@ from memory_store.records import StreamRecord
 #: Where a stream's record keeps the address the service reads it from.
 SOURCE_URI = "source_uri"
 
+#: Where it keeps what somebody else read the frames from: the service does not go on with that by itself.
+READ_FROM = "read_from"
+
 
 def stream_name(source: str | Path | BinaryIO) -> str:
     """A stream name from a file's: its stem, with '-' for every character a name may not have.

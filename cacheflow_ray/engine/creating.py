@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 
 from cacheflow_ray.config import StreamSettings
-from cacheflow_ray.engine.catalog import SOURCE_URI
+from cacheflow_ray.engine.catalog import READ_FROM, SOURCE_URI
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.models import VideoModel
@@ -48,13 +48,13 @@ class Looked:
         spec.check_continues(self.stored, self.wanted.stream_id)
         return self.stored
 
-    def record(self, model: VideoModel, spec: StreamSpec) -> StreamRecord:
-        """Of the new stream."""
-        uri = self.wanted.source_uri
+    def record(self, model: VideoModel, spec: StreamSpec, read_from: str | None = None) -> StreamRecord:
+        """Of the new stream. `read_from`: what the caller itself reads it from, to be kept (`sources.address_of`)."""
+        sources = {SOURCE_URI: self.wanted.source_uri, READ_FROM: read_from}
         return StreamRecord(
             stream_id=self.wanted.stream_id,
             fingerprint=model.fingerprint,
-            settings=spec.as_settings() | ({} if uri is None else {SOURCE_URI: uri}),
+            settings=spec.as_settings() | {name: uri for name, uri in sources.items() if uri is not None},
             labels=dict(self.wanted.labels),
             created_s=time(),
             tenant=self.wanted.tenant,
@@ -73,11 +73,14 @@ def look(backend: Backend, wanted: WantedStream) -> Looked:
     return Looked(wanted=wanted, settings=stored.continued_by(wanted.settings or StreamSettings()), stored=stored)
 
 
-def ensure_stream(backend: Backend, wanted: WantedStream, source_identity: str = "") -> StreamSpec:
+def ensure_stream(
+    backend: Backend, wanted: WantedStream, source_identity: str = "", read_from: str | None = None
+) -> StreamSpec:
     """Make the stream, or see that the one there is goes with what is wanted.
 
     Args:
         source_identity: of what the frames come from (`SourceInfo.identity`); "" where nothing is known of it.
+        read_from: what the caller itself reads it from (`sources.address_of`).
 
     Raises:
         SettingsMismatch, FingerprintMismatch, StreamExists: it was made otherwise. InvalidConfig, InvalidRecord.
@@ -85,5 +88,5 @@ def ensure_stream(backend: Backend, wanted: WantedStream, source_identity: str =
     looked = look(backend, wanted)
     spec = looked.spec(backend.model, source_identity)
     if looked.stored is None:
-        return StreamSpec.of(backend.store.create_stream(looked.record(backend.model, spec)))
+        return StreamSpec.of(backend.store.create_stream(looked.record(backend.model, spec, read_from)))
     return spec

@@ -15,11 +15,12 @@ from cacheflow_ray.engine.creating import WantedStream, look
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import IngestProgress, IngestReport
 from cacheflow_ray.engine.resuming import frames_after, is_complete
+from cacheflow_ray.engine.sources import address_of
 from cacheflow_ray.engine.spec import StreamSpec
 from cacheflow_ray.engine.stream import StreamEncoder
 from cacheflow_ray.media import Frame, FrameSource, open_source, prefetch
 from cacheflow_ray.models.family import VISION_BATCH
-from memory_store.records import StreamRecord
+from memory_store.records import Retention, StreamRecord
 
 Source = str | Path | BinaryIO
 Watcher = Callable[[IngestProgress], None]
@@ -37,12 +38,14 @@ class IngestJob:
         stream: its name.
         settings: what is not set in it is as the stream was made, or as the model recommends where the stream is new.
         labels: kept with a new stream.
+        retention: what is kept of the stream from now on; None: what was said before, or all.
     """
 
     source: Source
     stream: str
     settings: StreamSettings | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    retention: Retention | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -99,13 +102,16 @@ def _open(backend: Backend, job: IngestJob, stack: ExitStack) -> _Opened:
     looked = look(backend, WantedStream(stream_id=job.stream, settings=job.settings, labels=job.labels))
     source = stack.enter_context(open_source(job.source, fps=looked.settings.fps))
     spec = looked.spec(backend.model, source.info.identity)
-    record = looked.record(backend.model, spec) if looked.stored is None else None
+    read_from = address_of(job.source, source.info)
+    record = looked.record(backend.model, spec, read_from) if looked.stored is None else None
     return _Opened(job=job, source=source, spec=spec, record=record)
 
 
 def _start(backend: Backend, opened: _Opened, stack: ExitStack) -> _Feed:
     if opened.record is not None:
         backend.store.create_stream(opened.record)
+    if opened.job.retention is not None:
+        backend.store.set_retention(opened.job.stream, opened.job.retention)
     encoder = StreamEncoder(backend, opened.job.stream, opened.spec)
     frames = prefetch(frames_after(opened.source, opened.spec, encoder.state))
     stack.callback(frames.close)

@@ -6,17 +6,21 @@ import json
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 from pathlib import Path
-from time import time
+from time import perf_counter, time
 from types import TracebackType
 
 from cacheflow_ray.config import DEFAULT_MODEL, AskOptions, ModelOptions, StoreOptions, StreamSettings
-from cacheflow_ray.engine.answerer import Answer, Answerer
+from cacheflow_ray.engine.answerer import Answer, Answerer, Prepared
 from cacheflow_ray.engine.catalog import block_views, stream_info, stream_name
 from cacheflow_ray.engine.ingesting import IngestJob, Source, ingest_all
+from cacheflow_ray.engine.kv_cache import Again
+from cacheflow_ray.engine.library import search_library, stream_to_ask
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.protocol import BlockStore
-from cacheflow_ray.engine.reports import BlockView, Evidence, IngestProgress, IngestReport, StreamInfo
+from cacheflow_ray.engine.reports import BlockView, Evidence, IngestProgress, IngestReport, LibraryFound, StreamInfo
+from cacheflow_ray.engine.scope import EVERYWHERE, Where, records_of
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.models import Turn, VideoModel, load_model
 from cacheflow_ray.types import TimeRange
@@ -33,9 +37,15 @@ class VideoMemory:
     """
 
     def __init__(
-        self, store: BlockStore, model: VideoModel | Callable[[], VideoModel], *, read_only: bool = False
+        self,
+        store: BlockStore,
+        model: VideoModel | Callable[[], VideoModel],
+        *,
+        read_only: bool = False,
+        again: Again | None = None,
     ) -> None:
         self.store, self._model, self._read_only = store, model, read_only
+        self._again = again or Again()
 
     @classmethod
     def open(
@@ -118,6 +128,26 @@ class VideoMemory:
         options = self.model.recommended.ask_options(options)
         earlier = self._turns(stream, options.session_id)
         prepared = Answerer(self._backend).prepare(stream, [*earlier, Turn(question=question)], options)
+        return self._answer(question, earlier, prepared, options)
+
+    def ask_library(self, question: str, *, where: Where = EVERYWHERE, options: AskOptions | None = None) -> Answer:
+        """Ask about many streams: they are searched, and the one with the best moment answers (`Answer.stream`).
+
+        Raises:
+            As `search_library` and `ask`; UsageError: a session, which belongs to one stream.
+        """
+        options = self.model.recommended.ask_options(options)
+        if options.session_id is not None:
+            raise UsageError("a session belongs to one stream: name that, or leave the session out")
+        started = perf_counter()
+        stream, warnings = stream_to_ask(self._backend, where, question, options)
+        searched_ms = (perf_counter() - started) * 1e3
+        prepared = Answerer(self._backend).prepare(stream, [Turn(question=question)], options)
+        prepared.clock.spent("search", searched_ms)
+        prepared = replace(prepared, warnings=(*warnings, *prepared.warnings))
+        return self._answer(question, [], prepared, options)
+
+    def _answer(self, question: str, earlier: Sequence[Turn], prepared: Prepared, options: AskOptions) -> Answer:
         session_id = options.session_id or uuid.uuid4().hex
 
         def remember(text: str) -> str | None:
@@ -125,7 +155,7 @@ class VideoMemory:
                 return None
             turns = [(turn.question, turn.answer) for turn in earlier] + [(question, text)]
             payload = json.dumps(turns).encode()
-            self.store.put_turns(_session_key(stream, session_id), payload, time() + SESSION_TTL_S)
+            self.store.put_turns(_session_key(prepared.stream, session_id), payload, time() + SESSION_TTL_S)
             return session_id
 
         return Answer(prepared, remember)
@@ -135,6 +165,18 @@ class VideoMemory:
         options = self.model.recommended.ask_options(AskOptions(top_k=top_k, time_range=time_range))
         return list(Answerer(self._backend).search(stream, text, options))
 
+    def search_library(
+        self, text: str, *, where: Where = EVERYWHERE, top_k: int = 20, time_range: TimeRange | None = None
+    ) -> LibraryFound:
+        """Moments of many streams that match a text, best first. See `engine.library.search_library`.
+
+        Args:
+            where: which streams: by pattern of their names and by labels, or one by one.
+            time_range: of each stream's own time.
+        """
+        options = self.model.recommended.ask_options(AskOptions(top_k=top_k, time_range=time_range))
+        return search_library(self._backend, where, text, options)
+
     def streams(self) -> list[StreamInfo]:
         """All streams, by name."""
         return [stream_info(self.store, record) for record in self.store.list_streams()]
@@ -142,6 +184,10 @@ class VideoMemory:
     def stream(self, name: str) -> StreamInfo:
         """One stream. Raises StreamNotFound."""
         return stream_info(self.store, self.store.get_stream(name))
+
+    def models(self, where: Where = EVERYWHERE) -> list[str]:
+        """Names of the models the streams were made with. Raises StreamNotFound, NothingToAnswer: no such streams."""
+        return sorted({str(record.settings.get("model", "")) for record in records_of(self.store, where)})
 
     def blocks(self, name: str) -> list[BlockView]:
         """The stored blocks of a stream without their KV, oldest first."""
@@ -171,7 +217,7 @@ class VideoMemory:
 
     @property
     def _backend(self) -> Backend:
-        return Backend(model=self.model, store=self.store)
+        return Backend(model=self.model, store=self.store, again=self._again)
 
     def _turns(self, stream: str, session_id: str | None) -> list[Turn]:
         if session_id is None:

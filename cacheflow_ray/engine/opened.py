@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from cacheflow_ray.engine.kv_cache import Again
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.spec import StreamSpec, check_fingerprint
 from cacheflow_ray.engine.state import EncoderState
@@ -13,10 +14,11 @@ from cacheflow_ray.models import VideoModel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backend:
-    """A model and the store its KV is in."""
+    """A model and the store its KV is in. `again`: how dropped KV is had again."""
 
     model: VideoModel
     store: BlockStore
+    again: Again = field(default_factory=Again)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from memory_store.records import Array, Commit, Hit, StreamRecord, StreamState, StreamStats, TimeRange
+from memory_store.records import (
+    Array,
+    Commit,
+    Hit,
+    LibraryHit,
+    Retention,
+    StreamRecord,
+    StreamState,
+    StreamStats,
+    TimeRange,
+)
 
 
 class BlockReader(Protocol):
@@ -18,8 +28,26 @@ class BlockReader(Protocol):
         """Copy un-rotated keys and values of `layers` into [l, H, K*B, D] arrays of the KV dtype; returns bytes."""
 
 
+class Library(Protocol):
+    """Search over all streams; see `memory_store.everywhere.LibrarySearch`."""
+
+    def search(
+        self,
+        queries: Array,
+        *,
+        fingerprint: str,
+        limit: int,
+        streams: Collection[str] | None = None,
+        time_range: TimeRange | None = None,
+        per_head: bool = False,
+    ) -> list[list[LibraryHit]]: ...
+
+
 class BlockStore(Protocol):
     """The part of `memory_store.Store` the engine uses; see there for shapes and errors."""
+
+    @property
+    def library(self) -> Library: ...
 
     def create_stream(self, record: StreamRecord) -> StreamRecord: ...
 
@@ -27,7 +55,11 @@ class BlockStore(Protocol):
 
     def list_streams(self) -> list[StreamRecord]: ...
 
+    def set_retention(self, stream_id: str, policy: Retention) -> None: ...
+
     def delete_stream(self, stream_id: str) -> None: ...
+
+    def claim(self, stream_id: str) -> int: ...
 
     def load_state(self, stream_id: str) -> StreamState | None: ...
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -33,12 +34,14 @@ class Plan:
         num_window: how many of them, at the end, are the local window.
         with_tail: the open tail follows.
         room: columns to keep free for newline, question and answer.
+        given: un-rotated KV [L, 2, H, B, D] of those of `blocks` that are not read from the store.
     """
 
     blocks: tuple[int, ...]
     num_window: int
     with_tail: bool
     room: int
+    given: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +73,7 @@ def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
     start = model.prefix.length
     num_stored = len(plan.blocks) * spec.block_size
     context = model.context(start + num_stored + (len(tail) if tail else 0) + plan.room)
-    tokens: list[Array] = []
-    read = 0
-    if plan.blocks:
-        with backend.store.reader(
-            opened.stream_id, plan.blocks, fingerprint=model.fingerprint, threads=FETCH_THREADS
-        ) as reader:
-            read = fetch(reader, context, num_stored)
-            tokens = list(reader.tokens)
+    tokens, read = _bring_in(backend, opened, plan, context)
     tail_kv, read_for_tail = _encode_tail(backend, opened, plan, context, tokens) if tail else (None, 0)
     everything = np.concatenate([*tokens, tail.tokens] if tail else tokens)
     positions, text_start = model.positions(spec.fps).context(everything, start, state.grid)
@@ -88,9 +84,34 @@ def rehydrate(backend: Backend, opened: OpenedStream, plan: Plan) -> Rehydrated:
     return Rehydrated(context=context, text_start=text_start, fetched_bytes=read + read_for_tail, tokens=by_number)
 
 
-def fetch(reader: BlockReader, context: Context, num_tokens: int) -> int:
-    """Copy all layers of the reader's blocks, un-rotated, into the context's next columns; returns bytes."""
-    columns = slice(context.length, context.length + num_tokens)
+def _bring_in(backend: Backend, opened: OpenedStream, plan: Plan, context: Context) -> tuple[list[Array], int]:
+    """Write the plan's blocks into the context's next columns; their tokens, and bytes read."""
+    size, name = opened.spec.block_size, opened.stream_id
+    tokens: list[Array] = []
+    read = 0
+    for is_given, part in groupby(plan.blocks, plan.given.__contains__):
+        blocks, start = list(part), context.length + len(tokens) * size
+        if is_given:
+            for place, block_idx in enumerate(blocks):
+                columns, kv = slice(start + place * size, start + (place + 1) * size), plan.given[block_idx]
+                context.keys[:, :, columns], context.values[:, :, columns] = kv[:, 0], kv[:, 1]
+            tokens += backend.store.read_tokens(name, blocks)
+            continue
+        fingerprint = backend.model.fingerprint
+        with backend.store.reader(name, blocks, fingerprint=fingerprint, threads=FETCH_THREADS) as reader:
+            read += fetch(reader, context, len(blocks) * size, start)
+            tokens += reader.tokens
+    return tokens, read
+
+
+def fetch(reader: BlockReader, context: Context, num_tokens: int, start: int | None = None) -> int:
+    """Copy all layers of the reader's blocks, un-rotated, into the context's columns from `start` on; returns bytes.
+
+    Args:
+        start: None: the next columns.
+    """
+    start = context.length if start is None else start
+    columns = slice(start, start + num_tokens)
     keys, values = context.keys[:, :, columns], context.values[:, :, columns]
     layers = range(len(keys))
     if not keys.is_cuda:

@@ -104,6 +104,22 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StreamMoment:
+    """A stretch of video, and the stream it is of."""
+
+    stream: str
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LibraryFound:
+    """What a search of many streams found, best first; `warnings`: what was left out, and why."""
+
+    moments: tuple[StreamMoment, ...]
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
     """What an answer cost, in tokens and bytes read from the store."""
 
@@ -117,8 +133,44 @@ class Usage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Reencoded:
+    """Blocks of an answer whose KV had been dropped and was encoded again.
+
+    Args:
+        source: what from.
+        exact_idxs: those of `block_idxs` whose KV is as it was, for all that influences it was kept or encoded, too.
+            The others' is an approximation.
+        warm_up_blocks: encoded before each, as far as there are.
+        looks_other: the source's frames differ a little from what they were: another build of the decoder.
+    """
+
+    source: str
+    block_idxs: tuple[int, ...]
+    exact_idxs: tuple[int, ...]
+    warm_up_blocks: int
+    looks_other: bool = False
+
+    @property
+    def warning(self) -> str:
+        """One line that tells all of it."""
+        count = len(self.block_idxs)
+        told = f"re-encoded from {self.source!r}: {count} block{'s' * (count > 1)} ({_list(self.block_idxs)}), "
+        if self.exact_idxs == self.block_idxs:
+            told += "as they were"
+        else:
+            told += f"an approximation with a warm-up of {self.warm_up_blocks} block{'s' * (self.warm_up_blocks != 1)}"
+            told += f" (but for {_list(self.exact_idxs)}, as they were)" if self.exact_idxs else ""
+        return told + ("; its pictures differ a little from what they were" if self.looks_other else "")
+
+
+def _list(block_idxs: tuple[int, ...]) -> str:
+    return ", ".join(map(str, block_idxs))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AnswerResult:
-    """A finished answer. `timings`: milliseconds per stage, `first_token` counted from the question's arrival."""
+    """A finished answer. `timings`: milliseconds per stage, `first_token` counted from the question's arrival;
+    `reencoded`: None where all KV was kept (or a service answered, which tells it in `warnings` alone)."""
 
     text: str
     evidence: tuple[Evidence, ...]
@@ -126,3 +178,4 @@ class AnswerResult:
     usage: Usage
     timings: Mapping[str, float]
     warnings: tuple[str, ...]
+    reencoded: Reencoded | None = None

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from torch import Tensor
 
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.core.consensus import merge, stop_early, vote_ranking
@@ -13,8 +14,8 @@ from cacheflow_ray.core.summary import make_summary
 from cacheflow_ray.engine.opened import Backend, OpenedStream
 from cacheflow_ray.engine.protocol import BlockStore
 from cacheflow_ray.engine.reports import Evidence
-from cacheflow_ray.errors import InvalidFeatures, NothingToAnswer
-from cacheflow_ray.models import Suffix
+from cacheflow_ray.errors import InvalidFeatures, NothingToAnswer, QuestionTooLong
+from cacheflow_ray.models import Suffix, Turn, VideoModel
 from memory_store.records import Array, Hit, TimeRange
 
 
@@ -56,22 +57,55 @@ def scope(store: BlockStore, opened: OpenedStream, time_range: TimeRange | None,
     return Scope(candidates=range(inside.start, first), window=range(first, inside.stop), with_tail=True)
 
 
+def search_suffix(model: VideoModel, text: str) -> Suffix:
+    """What is looked for, as the model reads it. Raises: EmptyQuestion, QuestionTooLong."""
+    suffix = model.prompt.suffix([Turn(question=text)])
+    if model.prefix.length + len(suffix.ids) > model.max_context:
+        raise QuestionTooLong(
+            f"the text takes {len(suffix.ids)} tokens, more than the {model.max_context} tokens of model "
+            f"{model.name!r} hold: shorten it",
+            tokens=len(suffix.ids),
+        )
+    return suffix
+
+
 def retrieve(backend: Backend, opened: OpenedStream, suffix: Suffix, blocks: range, options: AskOptions) -> list[Hit]:
     """The K blocks of `blocks` both layers agree on most, best first."""
     if not len(blocks) or not options.top_k:
         return []
-    summary = make_summary(opened.spec.summary, backend.model.encoder.head_dim)
-    queries = summary.query(backend.model.queries(suffix)).cpu().numpy()
-    vectors = np.ascontiguousarray(queries, dtype=np.float32)
+    vectors = query_vectors(backend.model, backend.model.queries(suffix), opened.spec.summary)
+    rankings = _rankings(backend, opened, vectors, blocks, options)
+    return agreed(rankings, options.top_k, options)
+
+
+def query_vectors(model: VideoModel, queries: Tensor, summary: str) -> Array:
+    """What blocks are compared with that were summarised so: float32 [S, H, D] of queries [S, H, T, D].
+
+    Raises:
+        InvalidFeatures: NaN or infinity.
+    """
+    vectors = make_summary(summary, model.encoder.head_dim).query(queries).cpu().numpy()
     if not np.isfinite(vectors).all():
         raise InvalidFeatures(
-            f"model {backend.model.name!r} gave NaN or infinity for the question: check its weights, or use "
-            "--dtype float32"
+            f"model {model.name!r} gave NaN or infinity for the question: check its weights, or use --dtype float32"
         )
-    first, last = _rankings(backend, opened, vectors, blocks, options)
+    return np.ascontiguousarray(vectors, dtype=np.float32)
+
+
+def agreed(rankings: Sequence[Sequence[Hit]], top_k: int, options: AskOptions) -> list[Hit]:
+    """The K blocks the rankings of first and last layer agree on most, best first."""
+    first, last = rankings
     if options.stop_ratio:  # a share of 0 would still leave out what scores below 0
         first, last = stop_early(first, options.stop_ratio), stop_early(last, options.stop_ratio)
-    return merge(first, last, options.top_k, options.merge)
+    return merge(first, last, top_k, options.merge)
+
+
+def voted(by_mean: Sequence[Sequence[Hit]], per_head: Sequence[Sequence[Hit]], limit: int) -> list[list[Hit]]:
+    """Each layer's best `limit` blocks by the votes of its heads; `per_head`: of every (layer, head), row-major."""
+    heads = len(per_head) // len(by_mean)
+    return [
+        vote_ranking(per_head[layer * heads : (layer + 1) * heads], mean)[:limit] for layer, mean in enumerate(by_mean)
+    ]
 
 
 def retrieve_all(
@@ -94,11 +128,11 @@ def _rankings(
     by_mean = backend.store.search(opened.stream_id, queries, limit=limit, blocks=blocks)
     if options.ranking == "mean":
         return by_mean
-    heads = queries.shape[1]
-    per_head = backend.store.search(opened.stream_id, queries, limit=limit, blocks=blocks, per_head=True)
-    return [
-        vote_ranking(per_head[layer * heads : (layer + 1) * heads], mean)[:limit] for layer, mean in enumerate(by_mean)
-    ]
+    return voted(
+        by_mean,
+        backend.store.search(opened.stream_id, queries, limit=limit, blocks=blocks, per_head=True),
+        limit,
+    )
 
 
 def evidence(hits: Sequence[Hit], window: range, tokens: Mapping[int, Array]) -> tuple[Evidence, ...]:

@@ -38,11 +38,15 @@ class Timing:
 
 
 class Clock:
-    """Gives each decoded frame, in the order of coming out, its time; counts frames on where a time is missing."""
+    """Gives each decoded frame, in the order of coming out, its time; counts frames on where a time is missing.
+
+    Attributes:
+        origin: the time that counts as 0; None until the first frame, where the container does not tell.
+    """
 
     def __init__(self, timing: Timing) -> None:
         self._timing = timing
-        self._origin = timing.origin
+        self.origin = timing.origin
         self._last: Fraction | None = None
 
     def time_of(self, frame: VideoFrame) -> float:
@@ -55,8 +59,8 @@ class Clock:
         elif self._last is not None:
             time = self._last + self._timing.period
         else:
-            time = self._origin or Fraction(0)
-        if self._origin is None:
-            self._origin = time
+            time = self.origin or Fraction(0)
+        if self.origin is None:
+            self.origin = time
         self._last = time
-        return float(max(Fraction(0), time - self._origin))
+        return float(max(Fraction(0), time - self.origin))

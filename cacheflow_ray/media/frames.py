@@ -139,6 +139,10 @@ class Reader(Protocol):
 
     def pictures(self) -> Iterator[Picture]: ...
 
+    def pictures_from(self, timestamp_s: float) -> Iterator[Picture]:
+        """The same pictures from some place at or before `timestamp_s` on, or from a later one where there is none to
+        begin at; may be called once the first picture of `pictures` has come, and ends that iteration."""
+
     def close(self) -> None: ...
 
 

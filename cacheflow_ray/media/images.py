@@ -41,9 +41,12 @@ class ImageReader:
         self.damage = Damage()
 
     def pictures(self) -> Iterator[Picture]:
-        for i, file in enumerate(self._files):
+        return self.pictures_from(0.0)
+
+    def pictures_from(self, timestamp_s: float) -> Iterator[Picture]:
+        for i in range(round(timestamp_s * self._fps), len(self._files)):
             try:
-                image = load_image(file, max_pixels=self._max_pixels)
+                image = load_image(self._files[i], max_pixels=self._max_pixels)
             except BrokenMedia:
                 self.damage.errors += 1
                 continue

@@ -39,3 +39,9 @@ class Grid:
             return False
         self._next_idx = reached + 1
         return True
+
+    def go_on_at(self, first_s: float, timestamp_s: float) -> None:
+        """Stand as after the pictures from `first_s`, the first of all, to just before one that was taken."""
+        self._anchor_s = first_s
+        if self._fps is not None:
+            self._next_idx = math.floor((timestamp_s - first_s + self._tolerance_s) * self._fps)

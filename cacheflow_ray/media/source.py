@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import os
 import stat
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
@@ -18,6 +18,11 @@ from cacheflow_ray.media.identity import Ends, folder_identity, without_password
 from cacheflow_ray.media.images import ImageReader, is_image, list_images
 from cacheflow_ray.media.sample import Grid
 from cacheflow_ray.media.video import Target, VideoReader
+
+#: Two times are the same picture's when they differ by no more; no container's ticks are as small.
+_SAME_S = 1e-7
+#: Pictures of some files can only be decoded from a keyframe before the nearest: seconds to try further back.
+_BACK_S = (0.0, 2.0, 20.0)
 
 _SCHEMES = frozenset({"http", "https", "rtsp", "rtsps", "rtmp", "rtmps", "srt", "rtp", "udp", "tcp"})
 #: A bare motion-JPEG stream begins as a JPEG image does; its name tells.
@@ -34,8 +39,11 @@ class FrameSource:
         BrokenMedia: nothing could be decoded.
     """
 
-    def __init__(self, reader: Reader, *, fps: float | None, start_seq: int = 0) -> None:
+    def __init__(
+        self, reader: Reader, *, fps: float | None, start_seq: int = 0, wanted: Callable[[], bool] = lambda: True
+    ) -> None:
         self._reader = reader
+        self._wanted = wanted
         self._grid = Grid(fps, reader.tick_s)
         self._start_seq = start_seq
         self._report = DecodeReport()
@@ -49,7 +57,8 @@ class FrameSource:
             reader.close()
             raise
         self._info = replace(reader.info, width=width, height=height)
-        self._frames = self._sample(first, pictures)
+        self._first_s = first.timestamp_s
+        self._frames = self._sample(chain((first,), self._while_wanted(pictures)))
 
     @property
     def info(self) -> SourceInfo:
@@ -59,6 +68,26 @@ class FrameSource:
     def report(self) -> DecodeReport:
         """How decoding went up to the frame given last."""
         return self._report
+
+    def go_on_at(self, seq: int, timestamp_s: float) -> bool:
+        """Go on at a frame of a full run, known by its number and time, without reading all before it.
+
+        The frames that follow are those of the full run, pixel for pixel. False where it is not found that way (some
+        containers can only be read from their start, some frames near it neither): the iteration is over then.
+        """
+        self._frames.close()
+        for back_s in _BACK_S:
+            pictures = self._while_wanted(self._reader.pictures_from(max(0.0, timestamp_s - back_s)))
+            for picture in pictures:
+                if picture.timestamp_s >= timestamp_s - _SAME_S:
+                    break
+            else:
+                continue
+            if picture.timestamp_s <= timestamp_s + _SAME_S:
+                self._grid.go_on_at(self._first_s, picture.timestamp_s)
+                self._frames = self._sample(chain((picture,), pictures), seq=seq)
+                return True
+        return False
 
     def close(self) -> None:
         """Ends the iteration and releases the file. May be called again."""
@@ -77,9 +106,13 @@ class FrameSource:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.close()
 
-    def _sample(self, first: Picture, rest: Iterator[Picture]) -> Generator[Frame, None, None]:
+    def _while_wanted(self, pictures: Iterator[Picture]) -> Iterator[Picture]:
+        return takewhile(lambda _: self._wanted(), pictures)
+
+    def _sample(self, pictures: Iterator[Picture], seq: int = 0) -> Generator[Frame, None, None]:
+        """`seq`: of the first picture to be taken."""
         last_s = -math.inf
-        for picture in chain((first,), rest):
+        for picture in pictures:
             now_s = picture.timestamp_s
             self._count(decoded=1)
             if now_s <= last_s:
@@ -88,10 +121,10 @@ class FrameSource:
             last_s = now_s
             if not self._grid.takes(now_s):
                 continue
-            seq = self._report.sampled
             self._count(sampled=1)
             if seq >= self._start_seq:
                 yield Frame(seq=seq, timestamp_s=now_s, image=picture.render())
+            seq += 1
         self._count()
         if self._reader.damage.reason is not None:
             self._report = replace(self._report, broken_at_s=last_s, reason=self._reader.damage.reason)
@@ -107,7 +140,12 @@ class FrameSource:
 
 
 def open_source(
-    source: str | Path | BinaryIO, *, fps: float | None, start_seq: int = 0, max_pixels: int = MAX_PIXELS
+    source: str | Path | BinaryIO,
+    *,
+    fps: float | None,
+    start_seq: int = 0,
+    max_pixels: int = MAX_PIXELS,
+    wanted: Callable[[], bool] = lambda: True,
 ) -> FrameSource:
     """Opens a video file, an image, a folder of images, an address or a binary file object.
 
@@ -117,6 +155,7 @@ def open_source(
             (None: 1 per second).
         start_seq: the first frame to give: exactly the frames `seq >= start_seq` of a full run come out.
         max_pixels: largest picture accepted, width times height.
+        wanted: asked at every picture; once it says no, the source ends.
 
     Raises:
         SourceNotFound: nothing there, or it may not be read or reached.
@@ -129,7 +168,22 @@ def open_source(
     if start_seq < 0 or max_pixels < 1:
         raise InvalidConfig(f"start_seq {start_seq} must be 0 or more, max_pixels {max_pixels} 1 or more")
     reader = _open_reader(source, fps or 1.0, max_pixels)
-    return FrameSource(reader, fps=None if isinstance(reader, ImageReader) else fps, start_seq=start_seq)
+    own_fps = None if isinstance(reader, ImageReader) else fps
+    return FrameSource(reader, fps=own_fps, start_seq=start_seq, wanted=wanted)
+
+
+def identity_of(path: str | Path) -> str:
+    """`SourceInfo.identity` of a file or folder of images, without decoding it; "" where there is neither."""
+    place = Path(path)
+    try:
+        if place.is_dir():
+            return folder_identity(list_images(place))
+        if not place.is_file():
+            return ""
+        with place.open("rb") as file:
+            return Ends.of(file).identity()
+    except OSError:
+        return ""
 
 
 def _open_reader(source: str | Path | BinaryIO, image_fps: float, max_pixels: int) -> Reader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from typing import BinaryIO
 
@@ -12,6 +13,7 @@ from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.error import FFmpegError
 from av.stream import Disposition
+from av.video.frame import PictureType
 from av.video.stream import VideoStream
 
 from cacheflow_ray.errors import UnsupportedMedia
@@ -65,13 +67,18 @@ class VideoReader:
             self._container.close()
             raise
         self.damage = Damage()
+        self._clock = Clock(self._timing)
         self.tick_s = float(self._timing.tick)
         self.info = _describe(self._container, self._stream, target)
 
     def pictures(self) -> Iterator[Picture]:
-        clock = Clock(self._timing)
-        for frame in self._frames():
-            yield Picture(timestamp_s=clock.time_of(frame), render=partial(to_rgb, frame))
+        return map(self._picture, self._frames())
+
+    def pictures_from(self, timestamp_s: float) -> Iterator[Picture]:
+        return map(self._picture, self._frames_from(timestamp_s))
+
+    def _picture(self, frame: VideoFrame) -> Picture:
+        return Picture(timestamp_s=self._clock.time_of(frame), render=partial(to_rgb, frame))
 
     def close(self) -> None:
         self._container.close()
@@ -90,6 +97,41 @@ class VideoReader:
         except READ_ERRORS as error:
             self.damage.reason = f"reading failed: {error}"
         yield from self._flush(last_is_damaged)
+
+    def _frames_from(self, timestamp_s: float) -> Iterator[VideoFrame]:
+        """From the keyframe before a time on; nothing where none is found that stands on its own.
+
+        What is shown before the keyframe and comes out after it is left out: it may want pictures that were not read.
+        """
+        if not self._timing.has_pts:
+            return  # decode times do not tell which picture it is that comes out first
+        stamp = round((Fraction(timestamp_s) + (self._clock.origin or 0)) / self._timing.tick)
+        begun = False
+        try:
+            self._container.seek(stamp, stream=self._stream)
+            for key, frame in self._frames_since_key():
+                if frame.pts is not None and frame.pts < key:
+                    continue
+                # A stream refreshed bit by bit has "keyframes" a player may begin at before all of the picture is good.
+                if not begun and (frame.pts, frame.pict_type) != (key, PictureType.I):
+                    return
+                begun = True
+                yield frame
+        except READ_ERRORS:
+            return  # what was read so far is right; who looks for more sees that it is missing
+
+    def _frames_since_key(self) -> Iterator[tuple[int, VideoFrame]]:
+        """What comes out from the next keyframe on, and that keyframe's time in ticks."""
+        key: int | None = None
+        for packet in self._container.demux(self._stream):
+            if packet.size == 0 and packet.dts is None:
+                break
+            if key is None and packet.is_keyframe:
+                key = packet.pts
+            if key is not None:
+                yield from ((key, frame) for frame in self._decode(packet))
+        if key is not None:
+            yield from ((key, frame) for frame in self._decode(None))
 
     def _decode(self, packet: Packet[VideoStream] | None) -> Iterator[VideoFrame]:
         if packet is not None and packet.is_corrupt:

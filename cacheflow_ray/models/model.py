@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import torch
 import xxhash
 from torch import Tensor
+from transformers.cache_utils import Cache
 
 from cacheflow_ray.config import Recommended
 from cacheflow_ray.core.rehydrate import rotate_
@@ -149,6 +150,17 @@ class VideoModel:
         )
 
     @torch.no_grad()
+    def next_logits(self, context: Context, suffix: Suffix, start: int) -> Tensor:
+        """What `generate` chooses the answer's first token by, float32 [vocabulary]; the context can be used again."""
+        cache = context.as_cache()
+        start = self._after_video(cache, start)
+        ids = torch.tensor([suffix.ids], device=self.device)
+        positions = self._text_positions(start, ids.shape[1])
+        out = self._loaded.model(input_ids=ids, past_key_values=cache, position_ids=positions, logits_to_keep=1)
+        logits: Tensor = out.logits[0, -1].float()
+        return logits
+
+    @torch.no_grad()
     def layer_by_layer(
         self, context: Context, suffix: Suffix, num_tokens: int, fill: Callable[[int, Tensor, Context], None]
     ) -> None:
@@ -163,7 +175,7 @@ class VideoModel:
         cos, sin = self._rotary(torch.arange(start, start + num_tokens)[None])
         hidden = torch.cat([self._parts.after_video, self.embed(suffix.ids)])[None]
         length = hidden.shape[1]
-        positions = _text_positions(start + num_tokens, length, self._parts.positions(None).num_axes, self.device)
+        positions = self._text_positions(start + num_tokens, length)
         embeddings = model.rotary_emb(hidden, positions)
         mask = hidden.new_zeros((length, start + num_tokens + length))
         mask[:, start + num_tokens :] = torch.full((length, length), -torch.inf).triu(diagonal=1)
@@ -181,26 +193,32 @@ class VideoModel:
 
     @torch.no_grad()
     def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, sink: TokenSink) -> None:
-        axes = self._parts.positions(None).num_axes
         cache = context.as_cache()
-        after = self._parts.after_video
-        if len(after):
-            self._parts.text_model(
-                inputs_embeds=after[None], past_key_values=cache, use_cache=True,
-                position_ids=_text_positions(start, len(after), axes, self.device),
-            )  # fmt: skip
-            start += len(after)
+        start = self._after_video(cache, start)
         ids = torch.tensor([suffix.ids], device=self.device)
         self._loaded.model.generate(
             input_ids=ids,
             past_key_values=cache,
             attention_mask=ids.new_ones((1, cache.get_seq_length() + ids.shape[1])),
-            position_ids=_text_positions(start, ids.shape[1], axes, self.device),
+            position_ids=self._text_positions(start, ids.shape[1]),
             max_new_tokens=max_new_tokens,
             do_sample=False,
             streamer=sink,
             stopping_criteria=[sink.stopping],
         )
+
+    def _after_video(self, cache: Cache, start: int) -> int:
+        """Take in what stands between video and question and is no token; the position that follows."""
+        after = self._parts.after_video
+        if len(after):
+            self._parts.text_model(
+                inputs_embeds=after[None], past_key_values=cache, use_cache=True,
+                position_ids=self._text_positions(start, len(after)),
+            )  # fmt: skip
+        return start + len(after)
+
+    def _text_positions(self, start: int, length: int) -> Tensor:
+        return _text_positions(start, length, self._parts.positions(None).num_axes, self.device)
 
 
 def _text_positions(start: int, length: int, num_axes: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cacheflow_ray.actors.api import Answered, AskCall, FramePayload, NewStream, PayloadKind
+from cacheflow_ray.actors.api import Answered, AskCall, FramePayload, NewStream, PayloadKind, SearchCall
 from cacheflow_ray.actors.cluster import Cluster
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend
@@ -112,8 +112,8 @@ def test_questions_are_answered_with_evidence_and_followed_up(live: Running) -> 
         assert last.moments[0].thumbnail.startswith(b"\xff\xd8")
         options = AskOptions(max_new_tokens=4, session_id=last.result.session_id)
         assert (await asked(cluster, "asked", "And then?", options=options))[1].result.session_id == options.session_id
-        found = await cluster.search(["asked", "same-0"], "a thing", AskOptions(top_k=3), thumbnails=False)
-        assert 0 < len(found) <= 3
+        call = SearchCall(streams=("asked", "same-0"), text="a thing", options=AskOptions(top_k=3))
+        assert 0 < len((await cluster.search(call)).moments) <= 3
         both = replace(last, stream_id="")
         assert both.result.usage.context_tokens > 0
         with pytest.raises(StreamNotFound):

@@ -9,7 +9,7 @@ import pytest
 from cacheflow_ray import __version__
 from cacheflow_ray.cli.app import run
 
-COMMANDS = ("ingest", "ask", "search", "streams", "inspect", "demo", "serve", "top", "scale")
+COMMANDS = ("ingest", "ask", "search", "streams", "inspect", "demo", "serve", "top", "scale", "health")
 HEAVY = ("torch", "transformers", "av", "lmdb", "faiss", "numpy", "matplotlib", "pydantic_settings")
 
 
@@ -47,7 +47,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("line", "said"),
     [
         ("fly", "No such command 'fly'"),
-        ("ask", "Missing argument 'STREAM'"),
+        ("ask", "Missing argument 'QUESTION'"),
         ("ask a q --speed 3", "No such option: --speed"),
         ("ask a q --top-k many", "--top-k"),
         ("ask a q --top-k 5000", "top_k: 5000 is not allowed; allowed: 0 to 4096"),
@@ -65,6 +65,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ("ingest a.mp4 --label room", "--label: 'room' is not allowed; allowed: NAME=VALUE"),
         ("demo --ask what", "name it with --video"),
         ("streams delete a --json", "confirm with --yes"),
+        ("serve --limit max_frames=3", "max_frames: no such key in ServiceLimits; known: max_message_bytes"),
+        ("serve --limit max_calls=0", "max_calls: 0 is not allowed"),
+        ("serve --cpus-per-encoder -1", "cpus_per_encoder: -1.0 is not allowed"),
     ],
 )
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(

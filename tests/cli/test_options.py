@@ -8,7 +8,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from cacheflow_ray.cli.options import Span, flattened, parse_labels, parse_time
+from cacheflow_ray.cli.options import Span, flattened, parse_counts, parse_labels, parse_time
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.types import TimeRange
 from memory_store.errors import InvalidRecord
@@ -63,3 +63,10 @@ def test_labels_are_name_and_value() -> None:
     for bad in ("room", "=3", " =3"):
         with pytest.raises(InvalidConfig, match="NAME=VALUE"):
             parse_labels([bad])
+
+
+def test_counts_are_name_and_number() -> None:
+    assert parse_counts(["max_questions=8", "max_calls=16"], "--limit") == {"max_questions": 8, "max_calls": 16}
+    for bad in ("max_questions", "=8", "max_questions=-1", "max_questions=many", "max_questions="):
+        with pytest.raises(InvalidConfig, match=r"--limit: .*NAME=N"):
+            parse_counts([bad], "--limit")

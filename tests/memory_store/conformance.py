@@ -358,6 +358,40 @@ class StoreConformance:
         with pytest.raises(InvalidRecord):
             store.search("cam", good, limit=1, blocks=range(0, 2, 2))
 
+    @pytest.mark.parametrize("per_head", [False, True])
+    def test_all_streams_are_searched_as_one(self, store: Store, per_head: bool) -> None:
+        blocks: dict[tuple[str, int], Block] = {}
+        for number, name in enumerate(("cam", "door", "attic")):
+            rng = np.random.default_rng(number)
+            own = [
+                make_block(at, stream_id=name, summary=rng.standard_normal((S, V, H, D)).astype(np.float32))
+                for at in range(5 + number)
+            ]
+            store.create_stream(make_record(name))
+            store.commit([make_commit(*own, num_blocks=len(own), stream_id=name)])
+            blocks |= {(name, block.block_idx): block for block in own}
+        queries = np.random.default_rng(9).standard_normal((S, H, D)).astype(np.float32)
+
+        def check(**narrowed: object) -> None:
+            within = [name for name in blocks if name[0] in narrowed.get("streams", ("cam", "door", "attic"))]
+            within = [name for name in within if "time_range" not in narrowed or 1 <= name[1] <= 3]
+            scores = brute_force([blocks[name] for name in within], queries, per_head=per_head)
+            wanted = [[within[at] for at in np.argsort(-row)[:9]] for row in scores]
+            found = store.library.search(queries, fingerprint="model-a", limit=9, per_head=per_head, **narrowed)
+            assert [[(hit.stream_id, hit.block_idx) for hit in hits] for hits in found] == wanted
+            for hits, row in zip(found, scores, strict=True):
+                np.testing.assert_allclose([hit.score for hit in hits], -np.sort(-row)[:9], atol=3e-6)
+
+        check()
+        check(streams=["door", "attic", "cellar"])
+        check(streams=["cam"], time_range=TimeRange(start_s=1.1, end_s=3.2))
+        store.delete_stream("door")
+        blocks = {name: block for name, block in blocks.items() if name[0] != "door"}
+        check()
+        assert store.library.search(queries, fingerprint="other", limit=9, per_head=per_head) == [
+            [] for _ in range(S * (H if per_head else 1))
+        ]
+
     def test_a_deleted_stream_is_gone_and_its_name_starts_anew(self, store: Store, clock: FakeClock) -> None:
         fill(store, 3)
         fill(store, 2, stream_id="door")

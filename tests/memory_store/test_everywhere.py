@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from memory_store import Retention, Store, TimeRange
+from memory_store import LibraryHit, Retention, Store, TimeRange
 from memory_store.errors import InvalidRecord
-from memory_store.everywhere import LibrarySearch, Moment
+from memory_store.everywhere import LibrarySearch
 from memory_store.library import LibraryIndex, LibrarySettings
 from tests.memory_store.conformance import D, H, S, V, brute_force, fill, make_block, make_commit, make_record
 
@@ -56,7 +56,9 @@ def test_all_streams_are_ranked_as_by_brute_force(tmp_path: Path, queries: np.nd
         assert found(store, queries, limit=4) == expected(queries, everything, 4)
         (best, *_), _ = store.library.search(queries, fingerprint="model-a", limit=1)
         own = brute_force([block(best.stream_id, best.block_idx)], queries, per_head=False)[0, 0]
-        assert best == Moment(stream_id=best.stream_id, block_idx=best.block_idx, score=pytest.approx(own, abs=2e-6))
+        assert best == LibraryHit(
+            stream_id=best.stream_id, block_idx=best.block_idx, score=pytest.approx(own, abs=2e-6)
+        )
 
 
 def test_streams_and_times_narrow_it(tmp_path: Path, queries: np.ndarray) -> None:
@@ -141,6 +143,9 @@ def test_sealed_segments_find_the_same(tmp_path: Path, queries: np.ndarray) -> N
         ranked = library.search(queries, fingerprint="model-a", limit=8, streams=["a"])
         names = [[(moment.stream_id, moment.block_idx) for moment in row] for row in ranked]
         assert names == expected(queries, {"a": [*range(40)]}, 8)
+        by_head = library.search(queries, fingerprint="model-a", limit=8, streams=["a"], per_head=True)
+        scores = brute_force([block("a", at) for at in range(40)], queries, per_head=True)
+        assert [[hit.block_idx for hit in row] for row in by_head] == np.argsort(-scores)[:, :8].tolist()
 
 
 def test_other_models_and_shapes_are_kept_apart(tmp_path: Path, queries: np.ndarray) -> None:

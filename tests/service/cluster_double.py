@@ -17,19 +17,21 @@ from cacheflow_ray.actors.api import (
     AskCall,
     ClusterPort,
     ClusterStatus,
+    Found,
     FramePayload,
     IngestSession,
     LiveStream,
     Moment,
     NewStream,
     PayloadKind,
+    SearchCall,
     StreamView,
 )
-from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo, Usage
+from cacheflow_ray.errors import NothingToAnswer
 from memory_store.errors import EpochFenced, StreamExists, StreamNotFound
-from memory_store.records import Retention
+from memory_store.records import Retention, StreamRecord
 
 MOMENT = Evidence(start_s=1.0, end_s=2.5, block_idxs=(3, 4), score=0.75)
 USAGE = Usage(
@@ -53,6 +55,10 @@ class Kept:
     frames: list[FramePayload] = field(default_factory=list)
     file: bytes = b""
     epoch: int = 0
+
+    def record(self) -> StreamRecord:
+        new = self.new
+        return StreamRecord(stream_id=new.stream_id, fingerprint="f", labels=new.labels, tenant=new.tenant)
 
     def view(self) -> StreamView:
         new = self.new
@@ -141,12 +147,14 @@ class MemoryCluster:
     Args:
         errors: raised by the next calls, one each. gate: while it is not set, pushes and answers wait.
         pieces: of every answer; after them it ends, or, with `endless`, the last is repeated.
+        warnings: of every answer and search.
     """
 
     credit_frames: int = 64
     credit_bytes: int = 32 << 20
     pieces: tuple[str, ...] = ("two ", "red ", "cars")
     endless: bool = False
+    warnings: tuple[str, ...] = ()
     errors: deque[Exception] = field(default_factory=deque)
     gate: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -206,8 +214,7 @@ class MemoryCluster:
         return session
 
     async def ask(self, call: AskCall) -> AsyncIterator[str | Answered]:
-        for stream_id in call.streams:
-            self.find(stream_id)
+        first, *_ = self._asked_of(call)
         self.asked.append(call)
         self.num_answering += 1
         try:
@@ -218,30 +225,39 @@ class MemoryCluster:
                 await asyncio.sleep(0)
                 self.num_pieces += 1
                 yield self.pieces[-1]
-            yield self._answered(call)
+            yield self._answered(call, first)
         finally:
             self.num_answering -= 1
 
-    def _answered(self, call: AskCall) -> Answered:
+    def _answered(self, call: AskCall, stream_id: str) -> Answered:
         result = AnswerResult(
             text="".join(self.pieces),
             evidence=(MOMENT,),
             session_id=call.options.session_id or "s-1",
             usage=USAGE,
             timings={"first_token": 1.5, "total": 2.0},
-            warnings=(),
+            warnings=self.warnings,
         )
-        stream_id = call.streams[0]
         return Answered(stream_id=stream_id, result=result, moments=(Moment(stream_id=stream_id, evidence=MOMENT),))
 
-    async def search(
-        self, streams: Sequence[str], text: str, options: AskOptions, *, thumbnails: bool
-    ) -> tuple[Moment, ...]:
+    async def search(self, call: SearchCall) -> Found:
         await self.gate.wait()
-        for stream_id in streams:
-            self.find(stream_id)
-        picture = b"jpeg" if thumbnails else b""
-        return tuple(Moment(stream_id=name, evidence=MOMENT, thumbnail=picture) for name in streams)[: options.top_k]
+        picture = b"jpeg" if call.thumbnails else b""
+        names = self._asked_of(call)
+        moments = tuple(Moment(stream_id=name, evidence=MOMENT, thumbnail=picture) for name in names)
+        return Found(moments=moments[: call.options.top_k], warnings=self.warnings)
+
+    def _asked_of(self, call: AskCall | SearchCall) -> tuple[str, ...]:
+        """Those named, or those in the library that are meant."""
+        if call.library is None:
+            for stream_id in call.streams:
+                self.find(stream_id)
+            return call.streams
+        self.fail()
+        names = tuple(name for name, kept in sorted(self.streams.items()) if call.library.holds(kept.record()))
+        if not names:
+            raise NothingToAnswer(f"there are no {call.library}: see the list")
+        return names
 
     async def status(self) -> ClusterStatus:
         self.fail()

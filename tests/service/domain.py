@@ -12,17 +12,20 @@ from cacheflow_ray.actors.api import (
     Answered,
     AskCall,
     ClusterStatus,
+    Found,
     FramePayload,
     LiveStream,
     Moment,
     NewStream,
     PayloadKind,
+    SearchCall,
     StreamView,
 )
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo, Usage
-from cacheflow_ray.service.messages import Granted, SearchCall, Start
+from cacheflow_ray.engine.scope import LibraryScope
+from cacheflow_ray.service.messages import Granted, Start
 from cacheflow_ray.types import TimeRange
 from memory_store.records import Retention
 
@@ -144,10 +147,19 @@ granted = st.builds(Granted, position=positions, credit_frames=small, credit_byt
 
 
 @st.composite
+def reaches(draw: st.DrawFn, tenant: str) -> tuple[tuple[str, ...], LibraryScope | None]:
+    """Streams by their ids, or a library scope, as a server reads them."""
+    if draw(st.booleans()):
+        return tuple(draw(st.lists(ids(tenant), min_size=1, max_size=4, unique=True))), None
+    globs = st.one_of(st.just("*"), st.from_regex(r"[A-Za-z0-9._*?\[\]!-]{1,128}", fullmatch=True))
+    return (), LibraryScope(streams=draw(globs), labels=draw(labels), tenant=tenant)
+
+
+@st.composite
 def questions(draw: st.DrawFn) -> tuple[str, AskCall]:
     """A tenant, and its question."""
     tenant = draw(st.sampled_from(TENANTS))
-    streams = tuple(draw(st.lists(ids(tenant), min_size=1, max_size=4, unique=True)))
+    streams, library = draw(reaches(tenant))
     alone = len(streams) == 1
     options = draw(
         some_of(
@@ -161,6 +173,7 @@ def questions(draw: st.DrawFn) -> tuple[str, AskCall]:
     )
     return tenant, AskCall(
         streams=streams,
+        library=library,
         question=draw(texts),
         options=AskOptions(**options),
         after_seq=draw(st.one_of(st.none(), counts)) if alone else None,
@@ -174,8 +187,10 @@ def searches(draw: st.DrawFn) -> tuple[str, SearchCall]:
     """A tenant, and its search."""
     tenant = draw(st.sampled_from(TENANTS))
     options = {"top_k": draw(st.integers(1, 1000))} | draw(some_of(time_range=time_ranges))
+    streams, library = draw(reaches(tenant))
     return tenant, SearchCall(
-        streams=tuple(draw(st.lists(ids(tenant), min_size=1, max_size=4, unique=True))),
+        streams=streams,
+        library=library,
         text=draw(texts),
         options=AskOptions(**options),
         thumbnails=draw(st.booleans()),
@@ -190,6 +205,15 @@ evidence = st.builds(
     score=st.one_of(st.none(), finite),
     kind=st.sampled_from(["retrieved", "window"]),
 )
+
+
+@st.composite
+def finds(draw: st.DrawFn) -> tuple[str, Found]:
+    """A tenant, and what a search of it found."""
+    tenant = draw(st.sampled_from(TENANTS))
+    moment = st.builds(Moment, stream_id=ids(tenant), evidence=evidence, thumbnail=st.binary(max_size=9))
+    moments = tuple(draw(st.lists(moment, max_size=4)))
+    return tenant, Found(moments=moments, warnings=tuple(draw(st.lists(names, max_size=2))))
 
 
 @st.composite

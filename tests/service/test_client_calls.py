@@ -15,7 +15,7 @@ import pytest
 from cacheflow_ray import errors
 from cacheflow_ray.actors.api import ActorStatus, ClusterStatus, NewStream
 from cacheflow_ray.config import AskOptions, StreamSettings
-from cacheflow_ray.engine import AnswerResult
+from cacheflow_ray.engine import AnswerResult, LibraryScope
 from cacheflow_ray.errors import (
     CacheFlowError,
     ClusterUnavailable,
@@ -91,6 +91,30 @@ def test_moments_are_searched_for() -> None:
         assert (await client.search("a", "a boat"))[0].evidence == MOMENT
 
     against(MortalCluster(), act)
+
+
+def test_the_library_is_searched_and_asked() -> None:
+    async def act(client: AsyncClient, _: Running) -> None:
+        for name, site in (("a", "north"), ("b", "south"), ("c", "north")):
+            await client.create_stream(NewStream(stream_id=name, labels={"site": site}))
+        found = await client.search_library("a boat", time_range=TimeRange(end_s=9.0), thumbnails=True)
+        assert [(moment.stream_id, moment.thumbnail) for moment in found.moments] == [(s, b"jpeg") for s in "abc"]
+        assert found.warnings == ("one was left out",)
+        north = await client.search_library("a boat", where=LibraryScope(streams="?", labels={"site": "north"}))
+        assert [moment.stream_id for moment in north.moments] == ["a", "c"]
+        named = await client.search_library("a boat", where=["c", "b"], top_k=1)
+        assert [moment.stream_id for moment in named.moments] == ["c"]
+
+        answer = client.ask_library("what?", where=LibraryScope(labels={"site": "south"}))
+        assert ((await answer.read()).text, answer.stream) == ("two red cars", "b")
+        with pytest.raises(UsageError, match="session_id: the library is asked about"):
+            await client.ask_library("what?", options=AskOptions(session_id="s-1")).read()
+        with pytest.raises(NothingToAnswer, match="there are no streams 'x'"):
+            await client.search_library("a boat", where=LibraryScope(streams="x"))
+
+    cluster = MortalCluster(warnings=("one was left out",))
+    against(cluster, act)
+    assert [call.library for call in cluster.asked] == [LibraryScope(labels={"site": "south"}, tenant="")]
 
 
 def test_the_service_tells_its_state_and_is_scaled() -> None:

@@ -11,19 +11,31 @@ from google.protobuf.message import Message
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cacheflow_ray.actors.api import ActorStatus, Answered, AskCall, ClusterStatus, FramePayload, NewStream, StreamView
+from cacheflow_ray.actors.api import (
+    ActorStatus,
+    Answered,
+    AskCall,
+    ClusterStatus,
+    Found,
+    FramePayload,
+    NewStream,
+    SearchCall,
+    StreamView,
+)
 from cacheflow_ray.actors.api import PayloadKind as Kind
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine.position import Overload
+from cacheflow_ray.engine.scope import LibraryScope
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service import messages
-from cacheflow_ray.service.messages import Changes, Granted, Page, SearchCall, Start
+from cacheflow_ray.service.messages import Changes, Granted, Page, Start
 from cacheflow_ray.service.tenants import bare
-from cacheflow_ray.service.v1 import answer_pb2, ingest_pb2, search_pb2, stream_pb2
+from cacheflow_ray.service.v1 import answer_pb2, common_pb2, ingest_pb2, search_pb2, stream_pb2
 from memory_store.records import Retention
 from tests.service import domain
 
 M = TypeVar("M", bound=Message)
+Call = TypeVar("Call", AskCall, SearchCall)
 
 
 def sent(message: M) -> M:
@@ -143,10 +155,16 @@ def test_an_ack_tells_what_was_shed(shed: int) -> None:
     assert message.next_seq == 7 and messages.read_ack(sent(message)).position == position
 
 
+def as_sent(call: Call, tenant: str) -> Call:
+    """As a client has it, who knows bare names and no tenant."""
+    library = call.library and dataclasses.replace(call.library, tenant=None)
+    return dataclasses.replace(call, streams=tuple(bare(tenant, name) for name in call.streams), library=library)
+
+
 @given(domain.questions())
 def test_a_question(asked: tuple[str, AskCall]) -> None:
     tenant, call = asked
-    bare_call = dataclasses.replace(call, streams=tuple(bare(tenant, name) for name in call.streams))
+    bare_call = as_sent(call, tenant)
 
     got = messages.read_question(sent(messages.write_question(bare_call)), tenant, deadline_s=call.deadline_s)
 
@@ -156,11 +174,68 @@ def test_a_question(asked: tuple[str, AskCall]) -> None:
 @given(domain.searches())
 def test_a_search(asked: tuple[str, SearchCall]) -> None:
     tenant, call = asked
-    bare_call = dataclasses.replace(call, streams=tuple(bare(tenant, name) for name in call.streams))
+    bare_call = as_sent(call, tenant)
 
     got = messages.read_search(sent(messages.write_search(bare_call)), tenant)
 
     assert got == call and as_set(got.options) == as_set(call.options)
+
+
+@given(domain.finds())
+def test_what_was_found(find: tuple[str, Found]) -> None:
+    tenant, found = find
+
+    got = messages.read_found(sent(messages.write_found(found, tenant)))
+
+    moments = tuple(dataclasses.replace(m, stream_id=bare(tenant, m.stream_id)) for m in found.moments)
+    assert got == Found(moments=moments, warnings=found.warnings)
+
+
+def test_warnings_tell_bare_names() -> None:
+    found = Found(moments=(), warnings=("left out 1 stream written with another model: acme:door",))
+
+    assert list(messages.write_found(found, "acme").warnings) == ["left out 1 stream written with another model: door"]
+
+
+@pytest.mark.parametrize("kind", [answer_pb2.AskRequest, search_pb2.SearchRequest])
+@pytest.mark.parametrize(
+    ("field", "streams", "library"),
+    [
+        ("streams", [], None),
+        ("library", ["door"], {}),
+        ("library.stream_glob", [], {"stream_glob": "acme:*"}),
+        ("library.stream_glob", [], {"stream_glob": "a/b"}),
+        ("library.stream_glob", [], {"stream_glob": "x" * 129}),
+        ("library.labels", [], {"labels": {"": "x"}}),
+        ("library.labels", [], {"labels": {str(at): "x" for at in range(65)}}),
+    ],
+)
+def test_a_reach_that_makes_no_sense_is_told_by_its_field(
+    kind: Any, field: str, streams: list[str], library: dict[str, Any] | None
+) -> None:
+    request = kind(streams=streams, library=None if library is None else common_pb2.LibraryScope(**library))
+    read: Any = messages.read_question if kind is answer_pb2.AskRequest else messages.read_search
+
+    with pytest.raises(UsageError, match=f"^{field}: ") as raised:
+        read(request, "acme")
+
+    assert raised.value.ids == {"field": field}
+
+
+@pytest.mark.parametrize("given", [{"session_id": "s-1"}, {"after_seq": 3}])
+def test_what_belongs_to_one_stream_is_not_asked_of_a_library(given: dict[str, Any]) -> None:
+    (field,) = given
+    request = answer_pb2.AskRequest(question="?", library=common_pb2.LibraryScope(), **given)
+
+    with pytest.raises(UsageError, match=f"^{field}: the library is asked about"):
+        messages.read_question(request)
+
+
+def test_a_client_does_not_say_whose_library_it_asks() -> None:
+    call = SearchCall(streams=(), library=LibraryScope(tenant="acme"), text="?", options=AskOptions())
+
+    with pytest.raises(UsageError, match=r"^library\.tenant: "):
+        messages.write_search(call)
 
 
 def test_a_search_that_does_not_say_how_many() -> None:

@@ -258,6 +258,7 @@ def test_the_lint_finds(proto: Path, file: str, old: str, new: str, line: str) -
     change(proto, file, old, new)
     if "package" in new:
         change(proto, file, "TimeRange", "v1.TimeRange")
+        change(proto, file, "  LibraryScope", "  v1.LibraryScope")
         change(proto, file, "repeated Evidence", "repeated v1.Evidence")
 
     assert [found for found in lint(script.describe(proto), proto) if line in found]

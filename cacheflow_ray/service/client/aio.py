@@ -9,8 +9,9 @@ from typing import Self
 
 from grpc_health.v1 import health_pb2
 
-from cacheflow_ray.actors.api import AskCall, ClusterStatus, Moment, NewStream, StreamView
+from cacheflow_ray.actors.api import AskCall, ClusterStatus, Found, Moment, NewStream, SearchCall, StreamView
 from cacheflow_ray.config import AskOptions
+from cacheflow_ray.engine.scope import EVERYWHERE, Where, parted
 from cacheflow_ray.service import messages
 from cacheflow_ray.service.client import methods
 from cacheflow_ray.service.client.answer import AsyncAnswer
@@ -18,7 +19,7 @@ from cacheflow_ray.service.client.channel import Asks, Connection, Gets, Method,
 from cacheflow_ray.service.client.ingest import IngestOptions, Progress, Watcher, check, opened
 from cacheflow_ray.service.client.pushing import Pushing
 from cacheflow_ray.service.client.sources import Source
-from cacheflow_ray.service.v1 import admin_pb2, search_pb2, stream_pb2
+from cacheflow_ray.service.v1 import admin_pb2, stream_pb2
 from cacheflow_ray.types import TimeRange
 from memory_store.errors import StreamNotFound
 from memory_store.records import Retention
@@ -154,6 +155,30 @@ class AsyncClient:
         )
         return AsyncAnswer(self._connection, messages.write_question(call), timeout_s=timeout_s)
 
+    def ask_library(
+        self,
+        question: str,
+        *,
+        where: Where = EVERYWHERE,
+        options: AskOptions | None = None,
+        thumbnails: bool = False,
+        timeout_s: float = 600.0,
+    ) -> AsyncAnswer:
+        """Ask all streams, or those of `where`: the one with the best moment answers (`AsyncAnswer.stream`).
+
+        Raises (once it is iterated):
+            as `search_library` and `ask`; UsageError: a session, which belongs to one stream.
+        """
+        streams, library = parted(where)
+        call = AskCall(
+            streams=streams,
+            library=library,
+            question=question,
+            options=options or AskOptions(),
+            thumbnails=thumbnails,
+        )
+        return AsyncAnswer(self._connection, messages.write_question(call), timeout_s=timeout_s)
+
     async def search(
         self,
         streams: str | Sequence[str],
@@ -164,14 +189,44 @@ class AsyncClient:
         thumbnails: bool = False,
     ) -> list[Moment]:
         """Moments of one or several streams that match a text, best first. Raises as `ask`."""
-        call = messages.SearchCall(
+        call = SearchCall(
             streams=(streams,) if isinstance(streams, str) else tuple(streams),
             text=text,
             options=AskOptions(top_k=top_k, time_range=time_range),
             thumbnails=thumbnails,
         )
-        found: search_pb2.SearchResponse = await self._call(methods.SEARCH, messages.write_search(call))
-        return [messages.read_evidence(moment) for moment in found.moments]
+        return list((await self._search(call)).moments)
+
+    async def search_library(
+        self,
+        text: str,
+        *,
+        where: Where = EVERYWHERE,
+        top_k: int = 20,
+        time_range: TimeRange | None = None,
+        thumbnails: bool = False,
+    ) -> Found:
+        """Moments of all streams that match a text, best first.
+
+        Args:
+            where: of them only those with such names and labels (whose they are the key tells), or those named.
+            time_range: of each stream's own time.
+
+        Raises:
+            EmptyQuestion, QuestionTooLong; NothingToAnswer: no such stream, or none holds a whole block there.
+        """
+        streams, library = parted(where)
+        call = SearchCall(
+            streams=streams,
+            library=library,
+            text=text,
+            options=AskOptions(top_k=top_k, time_range=time_range),
+            thumbnails=thumbnails,
+        )
+        return await self._search(call)
+
+    async def _search(self, call: SearchCall) -> Found:
+        return messages.read_found(await self._call(methods.SEARCH, messages.write_search(call)))
 
     async def status(self) -> ClusterStatus:
         """What runs. Raises: PermissionDenied."""
@@ -183,9 +238,10 @@ class AsyncClient:
         now = await self._call(methods.SCALE, request)
         return now.encoders, now.answerers
 
-    async def health(self, *, timeout_s: float = 5.0) -> bool:
-        """Whether the service takes work; False while it drains."""
-        answer = await self._connection.call(methods.HEALTH, health_pb2.HealthCheckRequest(), timeout_s=timeout_s)
+    async def health(self, service: str = "", *, timeout_s: float = 5.0) -> bool:
+        """Whether the service takes work; False while it drains. Args: service: one of its parts, by full name."""
+        request = health_pb2.HealthCheckRequest(service=service)
+        answer = await self._connection.call(methods.HEALTH, request, timeout_s=timeout_s)
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     async def close(self) -> None:

@@ -6,13 +6,14 @@ it is. A `tenant` stands wherever names of streams become ids, or ids names; cli
 """
 
 from cacheflow_ray.service.messages.answers import (
-    SearchCall,
     read_answer,
     read_evidence,
+    read_found,
     read_question,
     read_search,
     write_answer,
     write_evidence,
+    write_found,
     write_question,
     write_search,
 )
@@ -47,7 +48,6 @@ __all__ = [
     "Changes",
     "Granted",
     "Page",
-    "SearchCall",
     "Start",
     "metrics_of",
     "parse",
@@ -55,6 +55,7 @@ __all__ = [
     "read_answer",
     "read_changes",
     "read_evidence",
+    "read_found",
     "read_frame",
     "read_new_stream",
     "read_page",
@@ -69,6 +70,7 @@ __all__ = [
     "write_answer",
     "write_changes",
     "write_evidence",
+    "write_found",
     "write_frame",
     "write_new_stream",
     "write_page_token",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-from cacheflow_ray.actors.api import Answered, AskCall, Moment
+from cacheflow_ray.actors.api import Answered, AskCall, Found, Moment, SearchCall
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, Usage
 from cacheflow_ray.errors import UsageError
-from cacheflow_ray.service.messages.fields import read_streams, read_time_range, within, write_time_range
-from cacheflow_ray.service.tenants import bare
+from cacheflow_ray.service.messages.fields import read_time_range, read_where, within, write_library, write_time_range
+from cacheflow_ray.service.tenants import bare, without_tenant
 from cacheflow_ray.service.v1 import answer_pb2, common_pb2, search_pb2
 
 #: Moments of a search where the client does not say, and at most.
@@ -29,29 +27,19 @@ _USAGE = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchCall:
-    """A search on its way: what `ClusterPort.search` takes."""
-
-    streams: tuple[str, ...]
-    text: str
-    options: AskOptions
-    thumbnails: bool = False
-
-
 def read_question(message: answer_pb2.AskRequest, tenant: str = "", *, deadline_s: float | None = None) -> AskCall:
     """`deadline_s`: as in `AskCall`. Raises: UsageError, InvalidConfig: naming the field."""
-    streams = read_streams(message.streams, tenant)
+    streams, library = read_where(message.streams, _library(message), tenant)
     after_seq = message.after_seq if message.HasField("after_seq") else None
     for field, given in (("session_id", message.session_id), ("after_seq", after_seq is not None)):
-        if given and len(streams) > 1:
-            raise UsageError(
-                f"{field}: {len(streams)} streams are asked about; ask about one, or leave it out", field=field
-            )
+        if given and len(streams) != 1:
+            asked = "the library is" if library else f"{len(streams)} streams are"
+            raise UsageError(f"{field}: {asked} asked about; ask about one stream, or leave it out", field=field)
     if after_seq is not None and after_seq > _MAX_SEQ:
         raise UsageError(f"after_seq: {after_seq} is not allowed; allowed: 0 to {_MAX_SEQ}", field="after_seq")
     return AskCall(
         streams=streams,
+        library=library,
         question=message.question,
         options=_read_options(message),
         after_seq=after_seq,
@@ -80,6 +68,7 @@ def write_question(call: AskCall) -> answer_pb2.AskRequest:
     _check_sendable(options, {*_SENT_OPTIONS, "session_id", "time_range"})
     request = answer_pb2.AskRequest(
         streams=call.streams,
+        library=write_library(call.library),
         question=call.question,
         session_id=options.session_id,
         time_range=None if options.time_range is None else write_time_range(options.time_range),
@@ -121,7 +110,7 @@ def write_answer(answered: Answered, tenant: str = "") -> answer_pb2.Answer:
         evidence=[write_evidence(moment, tenant) for moment in answered.moments],
         usage=answer_pb2.Usage(**{name: getattr(result.usage, name) for name in _USAGE}),
         timings_ms=result.timings,
-        warnings=result.warnings,
+        warnings=[without_tenant(tenant, warning) for warning in result.warnings],
         stream=bare(tenant, answered.stream_id),
     )
 
@@ -162,8 +151,10 @@ def read_search(message: search_pb2.SearchRequest, tenant: str = "") -> SearchCa
     options = AskOptions(top_k=message.top_k or MOMENTS)
     if message.HasField("time_range"):
         options = AskOptions(top_k=options.top_k, time_range=read_time_range(message.time_range, "time_range"))
+    streams, library = read_where(message.streams, _library(message), tenant)
     return SearchCall(
-        streams=read_streams(message.streams, tenant),
+        streams=streams,
+        library=library,
         text=message.text,
         options=options,
         thumbnails=message.thumbnails,
@@ -176,8 +167,26 @@ def write_search(call: SearchCall) -> search_pb2.SearchRequest:
     _check_sendable(options, {"top_k", "time_range"})
     return search_pb2.SearchRequest(
         streams=call.streams,
+        library=write_library(call.library),
         text=call.text,
         top_k=options.top_k if "top_k" in options.model_fields_set else 0,
         time_range=None if options.time_range is None else write_time_range(options.time_range),
         thumbnails=call.thumbnails,
+    )
+
+
+def _library(message: answer_pb2.AskRequest | search_pb2.SearchRequest) -> common_pb2.LibraryScope | None:
+    return message.library if message.HasField("library") else None
+
+
+def read_found(message: search_pb2.SearchResponse) -> Found:
+    """As a server tells it."""
+    return Found(moments=tuple(map(read_evidence, message.moments)), warnings=tuple(message.warnings))
+
+
+def write_found(found: Found, tenant: str = "") -> search_pb2.SearchResponse:
+    """What a search found."""
+    return search_pb2.SearchResponse(
+        moments=[write_evidence(moment, tenant) for moment in found.moments],
+        warnings=[without_tenant(tenant, warning) for warning in found.warnings],
     )

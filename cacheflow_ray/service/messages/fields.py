@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
@@ -10,6 +11,7 @@ from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
 
+from cacheflow_ray.engine.scope import LibraryScope
 from cacheflow_ray.errors import InvalidConfig, UsageError
 from cacheflow_ray.service.tenants import qualified
 from cacheflow_ray.service.v1 import common_pb2
@@ -20,8 +22,12 @@ M = TypeVar("M", bound=Message)
 K = TypeVar("K", bound=int)
 V = TypeVar("V")
 
-#: Streams of one question or search.
+#: Streams of one question or search that are named.
 MAX_STREAMS = 64
+
+#: Characters of a pattern of names.
+MAX_GLOB = 128
+_GLOB = re.compile(rf"[A-Za-z0-9._*?\[\]!-]{{1,{MAX_GLOB}}}")
 
 #: Labels of a stream, and bytes of a label's name and text.
 MAX_LABELS = 64
@@ -75,10 +81,44 @@ def read_streams(names: Sequence[str], tenant: str) -> tuple[str, ...]:
         UsageError: none, more than MAX_STREAMS, or a name that is none.
     """
     if not names:
-        raise UsageError("streams: none is named; name 1 at least", field="streams")
+        raise UsageError("streams: none is named; name 1 at least, or ask the library", field="streams")
     if len(names) > MAX_STREAMS:
         raise UsageError(f"streams: {len(names)} are too many; allowed: 1 to {MAX_STREAMS}", field="streams")
     return tuple(dict.fromkeys(qualified(tenant, name, field="streams") for name in names))
+
+
+def read_where(
+    names: Sequence[str], library: common_pb2.LibraryScope | None, tenant: str
+) -> tuple[tuple[str, ...], LibraryScope | None]:
+    """Ids of the streams named, or else the tenant's library, or what is wanted of it.
+
+    Args:
+        library: None: absent.
+
+    Raises:
+        UsageError: both, or neither; or a value that is not allowed.
+    """
+    if library is None:
+        return read_streams(names, tenant), None
+    if names:
+        raise UsageError("library: streams are named, too; leave one of both out", field="library")
+    glob = library.stream_glob or "*"
+    if not _GLOB.fullmatch(glob):
+        raise UsageError(
+            f"library.stream_glob: {glob!r:.160} is no pattern of names; allowed: 1 to {MAX_GLOB} letters, digits, "
+            "'.', '_', '-', '*', '?' and sets as [a-z] or [!ab]",
+            field="library.stream_glob",
+        )
+    return (), LibraryScope(streams=glob, labels=read_labels(library.labels, "library.labels"), tenant=tenant)
+
+
+def write_library(scope: LibraryScope | None) -> common_pb2.LibraryScope | None:
+    """Raises: UsageError: a tenant, whom the key tells."""
+    if scope is None:
+        return None
+    if scope.tenant is not None:
+        raise UsageError("library.tenant: a server knows whose it is by the key; leave it out", field="library.tenant")
+    return common_pb2.LibraryScope(stream_glob="" if scope.streams == "*" else scope.streams, labels=scope.labels)
 
 
 def read_time_range(message: common_pb2.TimeRange, field: str) -> TimeRange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from cacheflow_ray.actors.api import ClusterPort
 from cacheflow_ray.service.calls import Call
 from cacheflow_ray.service.limits import Turnstile
-from cacheflow_ray.service.messages import read_search, write_evidence
+from cacheflow_ray.service.messages import read_search, write_found
 from cacheflow_ray.service.v1.search_pb2 import SearchRequest, SearchResponse
 
 
@@ -18,7 +18,5 @@ class SearchServicer:
     async def search(self, request: SearchRequest, call: Call) -> SearchResponse:
         wanted = read_search(request, call.tenant.name)
         with self._turnstile.question(call.tenant, len(wanted.streams)):
-            moments = await self._cluster.search(
-                wanted.streams, wanted.text, wanted.options, thumbnails=wanted.thumbnails
-            )
-        return SearchResponse(moments=[write_evidence(moment, call.tenant.name) for moment in moments])
+            found = await self._cluster.search(wanted)
+        return write_found(found, call.tenant.name)

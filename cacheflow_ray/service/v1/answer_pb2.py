@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from cacheflow_ray.service.v1 import common_pb2 as cacheflow_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/answer.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/common.proto\"\xd5\x01\n\nAskRequest\x12\x0f\n\x07streams\x18\x01 \x03(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12+\n\ntime_range\x18\x04 \x01(\x0b\x32\x17.cacheflow.v1.TimeRange\x12)\n\x07options\x18\x05 \x01(\x0b\x32\x18.cacheflow.v1.AskOptions\x12\x16\n\tafter_seq\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nthumbnails\x18\x07 \x01(\x08\x42\x0c\n\n_after_seq\"\xb0\x01\n\nAskOptions\x12\x12\n\x05top_k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rwindow_blocks\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nstop_ratio\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x08\n\x06_top_kB\x10\n\x0e_window_blocksB\x11\n\x0f_max_new_tokensB\r\n\x0b_stop_ratio\"P\n\x0b\x41skResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cacheflow.v1.AnswerH\x00\x42\t\n\x07message\"\x85\x02\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12(\n\x08\x65vidence\x18\x03 \x03(\x0b\x32\x16.cacheflow.v1.Evidence\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.cacheflow.v1.Usage\x12\x37\n\ntimings_ms\x18\x05 \x03(\x0b\x32#.cacheflow.v1.Answer.TimingsMsEntry\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12\x0e\n\x06stream\x18\x07 \x01(\t\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xaf\x01\n\x05Usage\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x04\x12\x18\n\x10retrieved_blocks\x18\x02 \x01(\r\x12\x15\n\rwindow_blocks\x18\x03 \x01(\r\x12\x13\n\x0btail_tokens\x18\x04 \x01(\r\x12\x17\n\x0fquestion_tokens\x18\x05 \x01(\r\x12\x18\n\x10generated_tokens\x18\x06 \x01(\r\x12\x15\n\rfetched_bytes\x18\x07 \x01(\x04\x32M\n\rAnswerService\x12<\n\x03\x41sk\x12\x18.cacheflow.v1.AskRequest\x1a\x19.cacheflow.v1.AskResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/answer.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/common.proto\"\x82\x02\n\nAskRequest\x12\x0f\n\x07streams\x18\x01 \x03(\t\x12\x10\n\x08question\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12+\n\ntime_range\x18\x04 \x01(\x0b\x32\x17.cacheflow.v1.TimeRange\x12)\n\x07options\x18\x05 \x01(\x0b\x32\x18.cacheflow.v1.AskOptions\x12\x16\n\tafter_seq\x18\x06 \x01(\x04H\x00\x88\x01\x01\x12\x12\n\nthumbnails\x18\x07 \x01(\x08\x12+\n\x07library\x18\x08 \x01(\x0b\x32\x1a.cacheflow.v1.LibraryScopeB\x0c\n\n_after_seq\"\xb0\x01\n\nAskOptions\x12\x12\n\x05top_k\x18\x01 \x01(\rH\x00\x88\x01\x01\x12\x1a\n\rwindow_blocks\x18\x02 \x01(\rH\x01\x88\x01\x01\x12\x1b\n\x0emax_new_tokens\x18\x03 \x01(\rH\x02\x88\x01\x01\x12\x17\n\nstop_ratio\x18\x04 \x01(\x01H\x03\x88\x01\x01\x42\x08\n\x06_top_kB\x10\n\x0e_window_blocksB\x11\n\x0f_max_new_tokensB\r\n\x0b_stop_ratio\"P\n\x0b\x41skResponse\x12\x0e\n\x04text\x18\x01 \x01(\tH\x00\x12&\n\x06\x61nswer\x18\x02 \x01(\x0b\x32\x14.cacheflow.v1.AnswerH\x00\x42\t\n\x07message\"\x85\x02\n\x06\x41nswer\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12(\n\x08\x65vidence\x18\x03 \x03(\x0b\x32\x16.cacheflow.v1.Evidence\x12\"\n\x05usage\x18\x04 \x01(\x0b\x32\x13.cacheflow.v1.Usage\x12\x37\n\ntimings_ms\x18\x05 \x03(\x0b\x32#.cacheflow.v1.Answer.TimingsMsEntry\x12\x10\n\x08warnings\x18\x06 \x03(\t\x12\x0e\n\x06stream\x18\x07 \x01(\t\x1a\x30\n\x0eTimingsMsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"\xaf\x01\n\x05Usage\x12\x16\n\x0e\x63ontext_tokens\x18\x01 \x01(\x04\x12\x18\n\x10retrieved_blocks\x18\x02 \x01(\r\x12\x15\n\rwindow_blocks\x18\x03 \x01(\r\x12\x13\n\x0btail_tokens\x18\x04 \x01(\r\x12\x17\n\x0fquestion_tokens\x18\x05 \x01(\r\x12\x18\n\x10generated_tokens\x18\x06 \x01(\r\x12\x15\n\rfetched_bytes\x18\x07 \x01(\x04\x32M\n\rAnswerService\x12<\n\x03\x41sk\x12\x18.cacheflow.v1.AskRequest\x1a\x19.cacheflow.v1.AskResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,17 +35,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER_TIMINGSMSENTRY']._loaded_options = None
   _globals['_ANSWER_TIMINGSMSENTRY']._serialized_options = b'8\001'
   _globals['_ASKREQUEST']._serialized_start=71
-  _globals['_ASKREQUEST']._serialized_end=284
-  _globals['_ASKOPTIONS']._serialized_start=287
-  _globals['_ASKOPTIONS']._serialized_end=463
-  _globals['_ASKRESPONSE']._serialized_start=465
-  _globals['_ASKRESPONSE']._serialized_end=545
-  _globals['_ANSWER']._serialized_start=548
-  _globals['_ANSWER']._serialized_end=809
-  _globals['_ANSWER_TIMINGSMSENTRY']._serialized_start=761
-  _globals['_ANSWER_TIMINGSMSENTRY']._serialized_end=809
-  _globals['_USAGE']._serialized_start=812
-  _globals['_USAGE']._serialized_end=987
-  _globals['_ANSWERSERVICE']._serialized_start=989
-  _globals['_ANSWERSERVICE']._serialized_end=1066
+  _globals['_ASKREQUEST']._serialized_end=329
+  _globals['_ASKOPTIONS']._serialized_start=332
+  _globals['_ASKOPTIONS']._serialized_end=508
+  _globals['_ASKRESPONSE']._serialized_start=510
+  _globals['_ASKRESPONSE']._serialized_end=590
+  _globals['_ANSWER']._serialized_start=593
+  _globals['_ANSWER']._serialized_end=854
+  _globals['_ANSWER_TIMINGSMSENTRY']._serialized_start=806
+  _globals['_ANSWER_TIMINGSMSENTRY']._serialized_end=854
+  _globals['_USAGE']._serialized_start=857
+  _globals['_USAGE']._serialized_end=1032
+  _globals['_ANSWERSERVICE']._serialized_start=1034
+  _globals['_ANSWERSERVICE']._serialized_end=1111
 # @@protoc_insertion_point(module_scope)

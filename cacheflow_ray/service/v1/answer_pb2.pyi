@@ -8,7 +8,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class AskRequest(_message.Message):
-    __slots__ = ("streams", "question", "session_id", "time_range", "options", "after_seq", "thumbnails")
+    __slots__ = ("streams", "question", "session_id", "time_range", "options", "after_seq", "thumbnails", "library")
     STREAMS_FIELD_NUMBER: _ClassVar[int]
     QUESTION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
@@ -16,6 +16,7 @@ class AskRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _ClassVar[int]
     AFTER_SEQ_FIELD_NUMBER: _ClassVar[int]
     THUMBNAILS_FIELD_NUMBER: _ClassVar[int]
+    LIBRARY_FIELD_NUMBER: _ClassVar[int]
     streams: _containers.RepeatedScalarFieldContainer[str]
     question: str
     session_id: str
@@ -23,7 +24,8 @@ class AskRequest(_message.Message):
     options: AskOptions
     after_seq: int
     thumbnails: bool
-    def __init__(self, streams: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., session_id: _Optional[str] = ..., time_range: _Optional[_Union[_common_pb2.TimeRange, _Mapping]] = ..., options: _Optional[_Union[AskOptions, _Mapping]] = ..., after_seq: _Optional[int] = ..., thumbnails: _Optional[bool] = ...) -> None: ...
+    library: _common_pb2.LibraryScope
+    def __init__(self, streams: _Optional[_Iterable[str]] = ..., question: _Optional[str] = ..., session_id: _Optional[str] = ..., time_range: _Optional[_Union[_common_pb2.TimeRange, _Mapping]] = ..., options: _Optional[_Union[AskOptions, _Mapping]] = ..., after_seq: _Optional[int] = ..., thumbnails: _Optional[bool] = ..., library: _Optional[_Union[_common_pb2.LibraryScope, _Mapping]] = ...) -> None: ...
 
 class AskOptions(_message.Message):
     __slots__ = ("top_k", "window_blocks", "max_new_tokens", "stop_ratio")

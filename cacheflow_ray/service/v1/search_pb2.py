@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from cacheflow_ray.service.v1 import common_pb2 as cacheflow_dot_v1_dot_common__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/search.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/common.proto\"~\n\rSearchRequest\x12\x0f\n\x07streams\x18\x01 \x03(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12+\n\ntime_range\x18\x04 \x01(\x0b\x32\x17.cacheflow.v1.TimeRange\x12\x12\n\nthumbnails\x18\x05 \x01(\x08\"9\n\x0eSearchResponse\x12\'\n\x07moments\x18\x01 \x03(\x0b\x32\x16.cacheflow.v1.Evidence2T\n\rSearchService\x12\x43\n\x06Search\x12\x1b.cacheflow.v1.SearchRequest\x1a\x1c.cacheflow.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/search.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x19\x63\x61\x63heflow/v1/common.proto\"\xab\x01\n\rSearchRequest\x12\x0f\n\x07streams\x18\x01 \x03(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\x12\r\n\x05top_k\x18\x03 \x01(\x05\x12+\n\ntime_range\x18\x04 \x01(\x0b\x32\x17.cacheflow.v1.TimeRange\x12\x12\n\nthumbnails\x18\x05 \x01(\x08\x12+\n\x07library\x18\x06 \x01(\x0b\x32\x1a.cacheflow.v1.LibraryScope\"K\n\x0eSearchResponse\x12\'\n\x07moments\x18\x01 \x03(\x0b\x32\x16.cacheflow.v1.Evidence\x12\x10\n\x08warnings\x18\x02 \x03(\t2T\n\rSearchService\x12\x43\n\x06Search\x12\x1b.cacheflow.v1.SearchRequest\x1a\x1c.cacheflow.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'cacheflow_ray.service.v1.search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SEARCHREQUEST']._serialized_start=70
-  _globals['_SEARCHREQUEST']._serialized_end=196
-  _globals['_SEARCHRESPONSE']._serialized_start=198
-  _globals['_SEARCHRESPONSE']._serialized_end=255
-  _globals['_SEARCHSERVICE']._serialized_start=257
-  _globals['_SEARCHSERVICE']._serialized_end=341
+  _globals['_SEARCHREQUEST']._serialized_start=71
+  _globals['_SEARCHREQUEST']._serialized_end=242
+  _globals['_SEARCHRESPONSE']._serialized_start=244
+  _globals['_SEARCHRESPONSE']._serialized_end=319
+  _globals['_SEARCHSERVICE']._serialized_start=321
+  _globals['_SEARCHSERVICE']._serialized_end=405
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,393 @@
+"""KV that was dropped, had again from the source: as it was, as near as a warm-up brings it, or told to be missing."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cacheflow_ray.config import AskOptions, Reencoding
+from cacheflow_ray.engine import IngestJob, VideoMemory
+from cacheflow_ray.engine.opened import Backend, open_stream
+from cacheflow_ray.engine.reencode import reach_of, recover
+from cacheflow_ray.engine.reports import AnswerResult
+from cacheflow_ray.engine.sources import Access, SourceNote
+from cacheflow_ray.engine.span_encoder import SpanEncoder
+from cacheflow_ray.engine.spans import Look, plan_spans
+from cacheflow_ray.engine.writer import StreamWriter
+from cacheflow_ray.errors import NothingToAnswer
+from cacheflow_ray.media import Encoding, open_source, write_video
+from cacheflow_ray.models import VideoModel
+from memory_store import KvDropped, Retention, Store, TimeRange
+from tests.oracles import FAMILIES, FPS, distance, encode, moving_frames, settings, stored_kv, toy_model
+
+EXACT = 1e-5
+Record = Callable[[str, str, float], None]
+
+#: Pictures that come out of the decoder in another order than they are stored in, and several keyframes.
+B_FRAMES = Encoding(options={"g": "12", "bf": "3"})
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def model(family: str) -> VideoModel:
+    return toy_model(family)
+
+
+@pytest.fixture(scope="module")
+def llava() -> VideoModel:
+    return toy_model("tiny-llava-onevision")
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """33 frames; nothing moves in every third of them, nor in a longer stretch."""
+    moving = [frame.image for frame in moving_frames(33)]
+    images = [moving[number - number % 3 // 2] if not 20 <= number < 26 else moving[20] for number in range(33)]
+    path = tmp_path_factory.mktemp("video") / "source.mp4"
+    write_video(path, images, fps=FPS, codec=B_FRAMES)
+    return path
+
+
+def nothing_kept(blocks: range) -> tuple[range, frozenset[int]]:
+    return blocks, frozenset(blocks)
+
+
+def encoded_again(
+    backend: Backend,
+    stream: str,
+    groups: Sequence[Sequence[int]],
+    warm_up: int,
+    *,
+    look: Look = nothing_kept,
+    source: Path | None = None,
+) -> tuple[dict[int, torch.Tensor], set[int]]:
+    """Blocks, each group on its own after a warm-up, and those that are said to be as they were."""
+    opened = open_stream(backend, stream)
+    note = SourceNote.of(backend.store.get_stream(stream).settings)
+    note = SourceNote(uri=str(source), identity="") if source is not None else note
+    assert note is not None
+    encoder, reach = SpanEncoder(backend, opened, note), reach_of(backend, opened, warm_up)
+    made: dict[int, torch.Tensor] = {}
+    exact: set[int] = set()
+    for group in groups:
+        (span,) = plan_spans(group, reach, look)
+        assert span.wanted == tuple(group)
+        made |= {block_idx: kv for block_idx, kv in encoder.encode(span) if block_idx in group}
+        exact |= span.exact
+    return made, exact
+
+
+def largest(backend: Backend, stream: str, made: dict[int, torch.Tensor]) -> float:
+    size = open_stream(backend, stream).spec.block_size
+    kept = stored_kv(backend, stream).split(size, dim=3)
+    return max(distance(own, kept[block_idx]) for block_idx, own in made.items())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"pixel_gate": 4.0}, {"block_size": 5, "window_blocks": 2}, {"reference": "last_kept", "window_blocks": 0}],
+    ids=str,
+)
+def test_with_all_of_the_stream_before_it_a_block_is_what_it_was(
+    model: VideoModel, family: str, video: Path, tmp_path: Path, oracle: Record, changes: dict[str, object]
+) -> None:
+    """The tokens come out alike, though nothing is dropped anew; the KV with them."""
+    with VideoMemory.open(tmp_path / "data", model=model) as memory:
+        memory.ingest(video, stream="s", settings=settings(tau=0.9, **changes))
+        backend = Backend(model=model, store=memory.store)
+        opened = open_stream(backend, "s")
+        assert opened.num_blocks > 4
+        if "pixel_gate" in changes:
+            assert opened.state.counters.units * model.vision.frames_per_unit < 30, "some frames have to be still"
+        made, exact = encoded_again(backend, "s", [range(opened.num_blocks)], opened.num_blocks)
+        measured = largest(backend, "s", made)
+    oracle(family, "7 re-encoded", measured)
+    assert exact == set(made)
+    assert measured < EXACT
+
+
+def test_what_reaches_a_block_is_enough_and_less_comes_near(model: VideoModel, video: Path, tmp_path: Path) -> None:
+    """Layer l sees l windows back: (L - 1) * W blocks of warm-up give what was there, shorter ones less and less."""
+    with VideoMemory.open(tmp_path / "data", model=model) as memory:
+        memory.ingest(video, stream="s", settings=settings(tau=2.0, block_size=12, window_blocks=2))
+        backend, enough = Backend(model=model, store=memory.store), (model.encoder.num_layers - 1) * 2
+        last = open_stream(backend, "s").num_blocks - 1
+        assert last - 2 > enough
+        errors = {}
+        for warm_up in (0, 2, enough - 1, enough):
+            made, exact = encoded_again(backend, "s", [[1], [last - 2], [last]], warm_up)
+            errors[warm_up] = largest(backend, "s", {last - 2: made[last - 2], last: made[last]})
+            assert exact == ({1} if warm_up else set()) | ({last - 2, last} if warm_up == enough else set())
+            assert not exact or largest(backend, "s", {idx: made[idx] for idx in exact}) < EXACT
+    assert errors[0] > errors[2] > errors[enough - 1] > 10 * EXACT > EXACT > errors[enough]
+
+
+def test_kept_neighbours_are_read_and_make_a_block_exact(model: VideoModel, video: Path, tmp_path: Path) -> None:
+    def look(blocks: range) -> tuple[range, frozenset[int]]:
+        return blocks, frozenset(blocks[-1:])
+
+    with VideoMemory.open(tmp_path / "data", model=model) as memory:
+        memory.ingest(video, stream="s", settings=settings(tau=0.9))
+        backend = Backend(model=model, store=memory.store)
+        last = open_stream(backend, "s").num_blocks - 1
+        made, exact = encoded_again(backend, "s", [[0], [2], [last]], 0, look=look)
+        assert exact == {0, 2, last}
+        assert largest(backend, "s", made) < EXACT
+
+
+def test_frames_that_went_alone_in_mid_stream_are_taken_alone_again(video: Path, tmp_path: Path) -> None:
+    """A source that broke off leaves a frame without its partner, which came later and is another unit's."""
+    model = toy_model("tiny-qwen3-vl")
+    with open_source(video, fps=FPS) as source:
+        frames = list(source)
+    with Store.open(tmp_path / "data") as store:
+        backend = Backend(model=model, store=store)
+        encode(backend, {"s": frames[:13]}, settings(tau=0.9), chunk=4)
+        encode(backend, {"s": frames[13:]}, settings(tau=0.9), chunk=4)
+        opened = open_stream(backend, "s")
+        firsts = {
+            int(seq) for tokens in store.read_tokens("s", range(opened.num_blocks)) for seq in tokens["frame_idx"]
+        }
+        assert {12, 13} <= firsts
+        blocks = range(opened.num_blocks)
+        made, _ = encoded_again(backend, "s", [blocks], opened.num_blocks, source=video)
+        assert largest(backend, "s", made) < EXACT
+
+
+def archived(
+    memory: VideoMemory, video: Path | str, stream: str = "s", *, retention: Retention | None = None, **changes: object
+) -> Backend:
+    """A stream of which only the window's KV is left."""
+    policy = retention or Retention(summary_only_after_s=0.0)
+    chosen = settings(**{"tau": 0.9, **changes})
+    memory.ingest_many([IngestJob(source=video, stream=stream, settings=chosen, retention=policy)])
+    return Backend(model=memory.model, store=memory.store)
+
+
+def asked(memory: VideoMemory, stream: str = "s", **reencode: object) -> AnswerResult:
+    options = AskOptions(top_k=4, max_new_tokens=4, reencode=Reencoding.model_validate(reencode))
+    return memory.ask(stream, "what moves?", options=options).result
+
+
+def test_an_archive_answers_as_if_all_had_been_kept(model: VideoModel, video: Path, tmp_path: Path) -> None:
+    with VideoMemory.open(tmp_path / "data", model=model) as memory:
+        memory.ingest(video, stream="kept", settings=settings(tau=0.9))
+        archived(memory, video)
+        before = memory.store.stats("s")
+        assert before.num_absent == before.num_blocks - 3 == memory.store.stats("kept").num_blocks - 3
+        wanted, found = asked(memory, "kept"), asked(memory, warm_up_blocks=before.num_blocks)
+        assert (found.text, found.evidence) == (wanted.text, wanted.evidence)
+        assert found.usage.context_tokens == wanted.usage.context_tokens
+        assert found.usage.fetched_bytes < wanted.usage.fetched_bytes
+        report = found.reencoded
+        assert wanted.reencoded is None and report is not None
+        retrieved = sorted(idx for seen in found.evidence if seen.kind == "retrieved" for idx in seen.block_idxs)
+        assert report.source == str(video) and report.exact_idxs == report.block_idxs == tuple(retrieved)
+        assert found.warnings == (
+            f"re-encoded from '{video}': {len(retrieved)} blocks ({', '.join(map(str, retrieved))}), as they were",
+        )
+        assert "reencode" in found.timings
+        assert memory.store.stats("s") == before, "nothing of it is written"
+
+
+def test_an_approximation_is_told_and_kept_for_the_next_question(
+    llava: VideoModel, video: Path, tmp_path: Path
+) -> None:
+    source = Path(tmp_path / "moved.mp4")
+    source.write_bytes(video.read_bytes())
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        archived(memory, source, window_blocks=1)
+        first = asked(memory, warm_up_blocks=1)
+        assert first.reencoded is not None and len(first.reencoded.exact_idxs) < 4
+        assert "an approximation with a warm-up of 1 block" in first.warnings[0]
+        source.unlink()
+        again = asked(memory, warm_up_blocks=1)
+        assert (again.text, again.reencoded, again.warnings) == (first.text, first.reencoded, first.warnings)
+        other = asked(memory, warm_up_blocks=0)  # nothing was made that way yet
+        assert other.reencoded is None
+        assert "is gone" in other.warnings[0] and "4 (aged)" not in other.text
+
+
+def left_out(result: AnswerResult) -> str:
+    """Why; nothing was re-encoded."""
+    assert result.reencoded is None and result.usage.retrieved_blocks == 0
+    assert all("(aged)" in own and "the summary is kept: re-encode needed, but " in own for own in result.warnings)
+    return "; ".join(own.partition(", but ")[2] for own in result.warnings)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "why"),
+    [
+        (lambda path: path.unlink(), "is gone"),
+        (lambda path: path.write_bytes(b"not a video any more" * 50), "is not a video"),
+        (lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]), "cut short or damaged"),
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\1"), "its size or content differs"),
+        (lambda path: write_video(path, [f.image for f in moving_frames(45, seed=5)], fps=FPS), "content differs"),
+    ],
+    ids=["gone", "no video", "cut", "other last byte", "other video"],
+)
+def test_a_source_that_is_not_there_any_more_is_told(
+    llava: VideoModel, video: Path, tmp_path: Path, spoil: Callable[[Path], object], why: str
+) -> None:
+    source = tmp_path / "source.mp4"
+    source.write_bytes(video.read_bytes())
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        archived(memory, source)
+        spoil(source)
+        told = left_out(asked(memory))
+        assert why in told and str(source) in told
+        with pytest.raises(NothingToAnswer, match=r"nothing is left of stream 's' to answer from: .*source.mp4"):
+            memory.ask("s", "what?", options=AskOptions(time_range=TimeRange(start_s=0.0, end_s=2.0)))
+        with pytest.raises(KvDropped, match="re-encode needed"):  # the window is wanted, whatever it takes
+            memory.ask("s", "what?", options=AskOptions(top_k=0, window_blocks=6))
+
+
+def test_damage_amid_a_file_of_the_same_size_is_seen_in_its_pictures(llava: VideoModel, tmp_path: Path) -> None:
+    """Size, head and tail are what a file is known by; a block's own frame tells of the rest."""
+    source, rng = tmp_path / "noise.mp4", np.random.default_rng(0)
+    noise = [rng.integers(0, 255, (256, 256, 3), dtype=np.uint8) for _ in range(40)]
+    write_video(source, noise, fps=FPS, codec=Encoding(options={"crf": "4", "g": "10", "preset": "ultrafast"}))
+    whole = source.read_bytes()
+    assert len(whole) > 4 << 20
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        archived(memory, source, tau=2.0)
+        middle = len(whole) // 2
+        source.write_bytes(whole[: middle - 500_000] + bytes(1_000_000) + whole[middle + 500_000 :])
+        spoilt = (middle - 500_000) / len(whole) * 20, (middle + 500_000) / len(whole) * 20
+        inside = AskOptions(time_range=TimeRange(start_s=spoilt[0] + 1, end_s=spoilt[1] - 1), top_k=2, max_new_tokens=1)
+        with pytest.raises(NothingToAnswer, match=r"noise.mp4' is not what the stream was made from"):
+            memory.ask("s", "what?", options=inside)
+        early = AskOptions(time_range=TimeRange(start_s=0.0, end_s=2.0), top_k=2, max_new_tokens=1)
+        assert memory.ask("s", "what?", options=early).result.reencoded is not None
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[tuple[str, Path]]:
+    """An http address and the file it gives, whole and from the start only."""
+    path = tmp_path / "there.mkv"
+
+    class Site(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            content = path.read_bytes()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, format: str, *args: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Site)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/there.mkv", path
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_an_address_is_read_again_and_known_by_its_pictures(
+    llava: VideoModel, site: tuple[str, Path], tmp_path: Path
+) -> None:
+    address, path = site
+    write_video(path, [frame.image for frame in moving_frames(45)], fps=FPS, codec=B_FRAMES)
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        archived(memory, address)
+        found = asked(memory)
+        assert found.reencoded is not None and found.reencoded.source == address
+        write_video(path, [frame.image for frame in moving_frames(45, seed=1)], fps=FPS, codec=B_FRAMES)
+        assert "shows another picture" in left_out(asked(memory, warm_up_blocks=0))
+        path.unlink()
+        assert address in left_out(asked(memory, warm_up_blocks=0))
+
+
+def test_what_was_pushed_has_no_source(llava: VideoModel, tmp_path: Path) -> None:
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        backend = Backend(model=llava, store=memory.store)
+        writer = StreamWriter(backend, "s", settings=settings(tau=0.9))
+        memory.store.set_retention("s", Retention(summary_only_after_s=0.0))
+        writer.push(moving_frames(45))
+        writer.finish()
+        assert "it was pushed" in left_out(asked(memory))
+
+
+def test_limits_hold_and_the_best_come_first(llava: VideoModel, video: Path, tmp_path: Path) -> None:
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        backend = archived(memory, video, block_size=8)
+        assert "switched off" in left_out(asked(memory, allowed=False))
+        assert "a question re-encodes 0 blocks at most" in left_out(asked(memory, max_blocks=0))
+        assert "0.0001 s were not enough" in left_out(asked(memory, max_seconds=0.0001))
+        opened = open_stream(backend, "s")
+        wanted = [5, 1, 7, 3]
+        assert set(memory.store.without_kv("s", wanted)) == set(wanted)
+        limits = Reencoding(max_blocks=2, warm_up_blocks=0)
+        two = recover(backend, opened, wanted, limits)
+        assert sorted(two.kv) == [1, 5] and sorted(two.left_out) == [3, 7]
+        four = recover(backend, opened, wanted, limits)
+        assert sorted(four.kv) == [1, 3, 5, 7], "what was made before costs nothing again"
+
+
+def test_blocks_near_each_other_share_a_warm_up(llava: VideoModel, video: Path, tmp_path: Path) -> None:
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        memory.ingest(video, stream="kept", settings=settings(tau=0.9, block_size=8))
+        backend = archived(memory, video, block_size=8)
+        opened, limits = open_stream(backend, "s"), Reencoding(warm_up_blocks=1)
+        kept = stored_kv(backend, "kept").split(opened.spec.block_size, dim=3)
+        alone, together = recover(backend, opened, [7], limits), recover(backend, opened, [5, 3, 7], limits)
+        assert together.report is not None and together.report.block_idxs == (3, 5, 7)
+        assert torch.equal(together.kv[7], alone.kv[7]), "what was made is kept"
+        backend = Backend(model=llava, store=memory.store)  # and has forgotten it
+        together = recover(backend, opened, [5, 3, 7], limits)
+        assert distance(together.kv[7], kept[7]) < distance(alone.kv[7], kept[7]) / 2
+
+
+def test_a_service_reads_no_file_outside_its_folder(video: Path, tmp_path: Path) -> None:
+    inside = Access(root=video.parent)
+    assert inside.refusal(str(video)) is None
+    assert "is not below --source-root" in str(inside.refusal(str(video.parent / ".." / "x.mp4")))
+    assert "is not below --source-root" in str(Access(root=None).refusal(str(video)))
+    (tmp_path / "link.mp4").symlink_to(video)
+    assert "is not below" in str(Access(root=tmp_path).refusal(str(tmp_path / "link.mp4")))
+    os.mkfifo(tmp_path / "pipe")
+    assert "neither file nor folder" in str(Access().refusal(str(tmp_path / "pipe")))
+    assert Access(root=None).refusal("https://example.org/a.mp4") is None
+    assert "camera" in str(Access().refusal("rtsp://example.org/a"))
+
+
+def test_a_folder_of_images_is_a_source_too(llava: VideoModel, tmp_path: Path) -> None:
+    from PIL import Image
+
+    folder = tmp_path / "frames"
+    folder.mkdir()
+    for frame in moving_frames(30):
+        Image.fromarray(frame.image).save(folder / f"{frame.seq}.png")
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        memory.ingest(folder, stream="kept", settings=settings(tau=0.9))
+        archived(memory, folder)
+        found, wanted = asked(memory, warm_up_blocks=99), asked(memory, "kept")
+        assert found.reencoded is not None and found.text == wanted.text
+
+
+@pytest.mark.parametrize("name", ["bigbuckbunny.mp4", "h265.mp4", "av1.mkv", "nasa.mp4"])
+def test_real_clips(llava: VideoModel, tmp_path: Path, name: str) -> None:
+    folder = os.environ.get("CACHEFLOW_CLIPS")
+    if not folder or not (Path(folder) / name).is_file():
+        pytest.skip(f"CACHEFLOW_CLIPS names no folder with {name}")
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        memory.ingest(Path(folder) / name, stream="s", settings=settings(fps=None, tau=0.9, block_size=24))
+        backend = Backend(model=llava, store=memory.store)
+        last = open_stream(backend, "s").num_blocks - 1
+        made, exact = encoded_again(backend, "s", [[last // 3], [last]], 9)  # (L - 1) * W
+        assert exact == {last // 3, last}
+        assert largest(backend, "s", made) < EXACT
