@@ -191,6 +191,20 @@ async def test_a_slow_encoder_gets_few_large_pushes() -> None:
 
 
 @in_loop
+async def test_a_client_that_reads_no_acks_holds_up_nobody() -> None:
+    cluster = MemoryCluster(credit_frames=4)
+    async with serving(cluster) as served:
+        deaf, _ = await opened(served)
+        await send(deaf, *map(framed, range(4)))
+        other = served.start("Ingest")
+        await send(other, started("gate"), *map(framed, range(4)), FINISH)
+        await until(lambda: "gate" in cluster.streams and cluster.streams["gate"].position.complete)
+        await until(lambda: len(cluster.streams["door"].frames) == 4)
+        assert not deaf.done()
+        deaf.cancel()
+
+
+@in_loop
 async def test_credits_come_back_once_frames_are_durable() -> None:
     cluster = MemoryCluster(credit_frames=4)
     cluster.gate.clear()
