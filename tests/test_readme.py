@@ -48,7 +48,7 @@ def served(live: Running) -> Iterator[None]:
 def test_every_block_is_of_a_kind_that_is_run() -> None:
     assert {kind for kind, _ in BLOCKS} == {"", "console", "python"}
     assert [text for kind, text in BLOCKS if not kind] == ["make demo\nmake test\n"]
-    assert "cacheflow serve" in COMMANDS[1]  # served, with another model, by the fixture
+    assert "cacheflow serve" in COMMANDS[2]  # served, with another model, by the fixture
 
 
 def test_commands_run(lobby: Path) -> None:
@@ -57,11 +57,21 @@ def test_commands_run(lobby: Path) -> None:
     assert (lobby / "timeline.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_an_archive_is_indexed_and_searched(lobby: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (lobby / "videos").mkdir()
+    for number in range(3):
+        write_video(lobby / f"videos/{number}.mp4", [frame.image for frame in moving_frames(8, seed=number)], fps=2.0)
+    (lobby / "videos/3.mp4").write_bytes((lobby / "videos/0.mp4").read_bytes())
+    run_all(COMMANDS[1])
+    told = capsys.readouterr().out
+    assert "done     3" in told and "the same content as stream" in told
+
+
 def test_commands_to_a_server_and_its_client_run(lobby: Path, served: None, capsys: pytest.CaptureFixture[str]) -> None:
-    run_all(COMMANDS[2])
+    run_all(COMMANDS[3])
     exec(compile(PYTHON[1], "README.md", "exec"), {})
     assert "of tokens kept" in capsys.readouterr().out
-    for line in COMMANDS[3].splitlines():
+    for line in COMMANDS[4].splitlines():
         run_by_reflection(shlex.split(line))
 
 

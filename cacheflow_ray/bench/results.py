@@ -79,6 +79,54 @@ class Target:
         return bool({"<=": operator.le, ">=": operator.ge}[self.sign](value, self.bound))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RatioReport:
+    """Everything one run measured, as ratios with what they were made of.
+
+    Args:
+        kind: what was measured, in a word.
+        model: that was measured with.
+        machine: what on.
+        parts: by name, in the order they ran.
+        targets: by ratio.
+        seconds: of the whole run.
+    """
+
+    kind: str
+    model: str
+    machine: Mapping[str, JsonValue]
+    parts: Mapping[str, Part]
+    targets: Mapping[str, Target]
+    seconds: float
+
+    @property
+    def title(self) -> str:
+        """One line: what was measured."""
+        return f"{self.kind}, {self.model} on {self.machine['cores']} cores of {self.machine['cpu']}"
+
+    @property
+    def ratios(self) -> dict[str, float]:
+        return {name: value for part in self.parts.values() for name, value in part.ratios.items()}
+
+    @property
+    def details(self) -> dict[str, Mapping[str, JsonValue]]:
+        """By ratio, the numbers it was made of."""
+        return {name: part.details for part in self.parts.values() for name in part.ratios}
+
+    def as_json(self) -> dict[str, JsonValue]:
+        missed = missed_targets(self.ratios, self.targets)
+        return {
+            "model": self.model,
+            "machine": dict(self.machine),
+            "ratios": dict(self.ratios),
+            "targets": {name: str(target) for name, target in self.targets.items() if name in self.ratios},
+            "met": {name: name not in missed for name in self.ratios},
+            "missed": list(missed),
+            "details": {name: dict(details) for name, details in self.details.items()},
+            "seconds": self.seconds,
+        }
+
+
 def missed_targets(ratios: Mapping[str, float], targets: Mapping[str, Target]) -> list[str]:
     """Names of the ratios that miss their target."""
     return [name for name, target in targets.items() if name in ratios and not target.is_met(ratios[name])]

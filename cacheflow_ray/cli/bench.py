@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from cacheflow_ray.cli.bench_scale import EPILOG as SCALE_EPILOG
+from cacheflow_ray.cli.bench_scale import scale
 from cacheflow_ray.cli.options import Json, flattened
 from cacheflow_ray.cli.output import Output
 
@@ -26,6 +28,15 @@ STORE_EPILOG = """Examples:
 $ cacheflow bench store
 
 $ cacheflow bench store --only commit --only fetch --work /mnt/disk --json"""
+
+INDEX_EPILOG = """Examples:
+
+$ cacheflow bench index
+
+$ cacheflow bench index --files 100 --seconds 30 --json
+
+It writes videos, ingests them in this process, one by one and several together, and indexes them with a Ray of its own,
+in turn, on the CPU."""
 
 SERVICE_EPILOG = """Examples:
 
@@ -94,6 +105,10 @@ def register(app: typer.Typer) -> None:
     group.command("service", help="The service beside the engine and bare gRPC, in one run.", epilog=SERVICE_EPILOG)(
         flattened(service)
     )
+    group.command("index", help="An archive through Ray beside ingest in one process.", epilog=INDEX_EPILOG)(index)
+    group.command("scale", help="What a thousand cameras would take, from costs measured here.", epilog=SCALE_EPILOG)(
+        flattened(scale)
+    )
     app.add_typer(group, name="bench")
 
 
@@ -132,6 +147,28 @@ def store(
     report = run_store_bench(only=only or (), work=work, note=output.note)
     if not as_json:
         Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(ratio_table(report))
+    output.result(report.as_json())
+
+
+def index(
+    files: Annotated[int, typer.Option("--files", metavar="N", min=1, help="Videos.")] = 32,
+    seconds: Annotated[int, typer.Option("--seconds", metavar="S", min=1, help="Of each.")] = 60,
+    rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Of which the medians are taken.")] = 3,
+    work: Annotated[
+        Path | None,
+        typer.Option("--work", metavar="DIR", help="Folder on the disk to measure; default: a temporary one."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    from cacheflow_ray.bench.indexing import IndexSizes, run_index_bench
+    from cacheflow_ray.bench.render import numbers_behind, ratio_table
+
+    output = Output(as_json=as_json)
+    sizes = IndexSizes(files=files, seconds=seconds, rounds=rounds)
+    report = run_index_bench(sizes=sizes, work=work, note=output.note)
+    if not as_json:
+        behind = {name: numbers_behind(details) for name, details in report.details.items()}
+        Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(ratio_table(report, behind))
     output.result(report.as_json())
 
 

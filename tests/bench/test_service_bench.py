@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from cacheflow_ray.bench.render import numbers_behind, ratio_table
+from cacheflow_ray.bench.results import RatioReport
 from cacheflow_ray.bench.service.lab import TINY, Cluster
-from cacheflow_ray.bench.service.run import PARTS, TARGETS, ServiceReport, run_service_bench
+from cacheflow_ray.bench.service.run import PARTS, TARGETS, run_service_bench
 from cacheflow_ray.bench.service.sizes import ServiceSizes
 from cacheflow_ray.config import ServiceOptions
 from cacheflow_ray.errors import UsageError
@@ -28,7 +29,7 @@ SMALL = ServiceSizes(
 
 
 @pytest.fixture(scope="module")
-def report(live: Running, tmp_path_factory: pytest.TempPathFactory) -> ServiceReport:
+def report(live: Running, tmp_path_factory: pytest.TempPathFactory) -> RatioReport:
     """All parts, on the cluster of the other tests."""
     port = live.topology.serve(partial(Gateway, options=ServiceOptions(port=0)))
     try:
@@ -39,14 +40,14 @@ def report(live: Running, tmp_path_factory: pytest.TempPathFactory) -> ServiceRe
         live.topology.drain(1.0)
 
 
-def test_every_part_measures_what_has_a_target(report: ServiceReport) -> None:
+def test_every_part_measures_what_has_a_target(report: RatioReport) -> None:
     assert list(report.parts) == list(PARTS)
     assert report.ratios.keys() == TARGETS.keys()
     assert all(math.isfinite(value) for value in report.ratios.values())
     assert all(value > 0 for name, value in report.ratios.items() if name != "ask_overhead_ms")
 
 
-def test_each_ratio_comes_with_its_target_and_the_numbers_behind_it(report: ServiceReport) -> None:
+def test_each_ratio_comes_with_its_target_and_the_numbers_behind_it(report: RatioReport) -> None:
     told: Any = json.loads(json.dumps(report.as_json()))
     assert told["ratios"] == report.ratios
     assert told["targets"].keys() == told["met"].keys() == told["details"].keys() == TARGETS.keys()
@@ -66,14 +67,14 @@ def test_each_ratio_comes_with_its_target_and_the_numbers_behind_it(report: Serv
     assert not busy["ingest_ended_early"]
 
 
-def test_the_table_shows_every_ratio(report: ServiceReport) -> None:
+def test_the_table_shows_every_ratio(report: RatioReport) -> None:
     behind = {name: numbers_behind(details) for name, details in report.details.items()}
     table = ratio_table(report, behind)
     assert table.row_count == len(TARGETS)
     assert "frames_per_s" in behind["service_over_engine"]
 
 
-def test_its_folder_is_gone(report: ServiceReport, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_its_folder_is_gone(report: RatioReport, tmp_path_factory: pytest.TempPathFactory) -> None:
     assert list(tmp_path_factory.getbasetemp().glob("bench*/*")) == []
 
 

@@ -418,10 +418,13 @@ def test_a_question_is_never_answered_from_a_corrupt_block(data: Path, video: Pa
     flip(data, np.ascontiguousarray(bad)[:16].tobytes())
     first = ask(cacheflow, data, "--top-k", "99")
     first.refused("CorruptRecord", 1, "'kept'", "block 4", "layer 2", "verify --repair")
-    again = ask(cacheflow, data, "--top-k", "99").said  # it is quarantined now, and left out
+    again = ask(cacheflow, data, "--top-k", "99", "--no-reencode").said  # it is quarantined now, and left out
     assert any("4 (corrupt)" in warning for warning in again["warnings"])
     assert 4 not in [at for seen in again["evidence"] for at in seen["block_idxs"]]
-    ask(cacheflow, data, "--from", "0.75", "--to", "0.8").refused("NothingToAnswer", 1, "'kept'", "re-encode needed")
+    alone = ["--from", "0.75", "--to", "0.8"]
+    ask(cacheflow, data, *alone, "--no-reencode").refused("NothingToAnswer", 1, "'kept'", "re-encode needed")
+    mended = ask(cacheflow, data, *alone).said["reencoded"]  # its neighbours are whole, and so is the video
+    assert mended["block_idxs"] == mended["exact_idxs"] == [4] and mended["source"] == str(video)
     assert ask(cacheflow, data, "--from", "2.5").said["text"]
     with Store.open(data, read_only=True) as store:
         others = [at for at in range(store.stats("kept").num_blocks) if at != 4]

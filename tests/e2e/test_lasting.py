@@ -34,6 +34,15 @@ def test_clients_finish_whatever_is_killed_and_nothing_is_lost_or_doubled() -> N
     assert set(told["killed"]) == {"encoder", "answerer", "store", "gateway", "director"}
 
 
+@pytest.mark.timeout(1800)
+def test_an_archive_killed_again_and_again_ends_as_if_nobody_had_disturbed_it() -> None:
+    told = told_by("index_kills", "--files", "300", "--kills", "10")
+    assert told["files"] == told["undisturbed"]["files"]
+    assert (told["finished_work_repeated"], told["streams_differing"]) == (0, 0)
+    assert told["kv_difference"] <= 1e-5
+    assert any(moment["running"] for moment in told["kills"])
+
+
 @pytest.mark.timeout(900)
 def test_nodes_go_away_and_come_back() -> None:
     told = told_by("nodes")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 from time import perf_counter
@@ -12,7 +11,7 @@ from time import perf_counter
 import torch
 
 from cacheflow_ray.bench.measure import describe_machine
-from cacheflow_ray.bench.results import Part, Target, missed_targets
+from cacheflow_ray.bench.results import Part, RatioReport, Target
 from cacheflow_ray.bench.service.fairness import measure_fairness
 from cacheflow_ray.bench.service.gateway import measure_gateway
 from cacheflow_ray.bench.service.ingest import measure_batch, measure_ingest
@@ -21,7 +20,6 @@ from cacheflow_ray.bench.service.questions import measure_asking, measure_busy
 from cacheflow_ray.bench.service.sizes import QUICK, ServiceSizes
 from cacheflow_ray.config import DEFAULT_MODEL
 from cacheflow_ray.errors import UsageError
-from memory_store.records import JsonValue
 
 #: The parts by name, in the order they run.
 PARTS: dict[str, Callable[[Lab], Part]] = {
@@ -43,52 +41,6 @@ TARGETS = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServiceReport:
-    """Everything one run measured.
-
-    Args:
-        model: of the parts that are not about toy dimensions.
-        machine: what on.
-        parts: by name, in the order they ran.
-        seconds: of the whole run.
-    """
-
-    model: str
-    machine: Mapping[str, JsonValue]
-    parts: Mapping[str, Part]
-    seconds: float
-
-    targets = TARGETS
-
-    @property
-    def title(self) -> str:
-        """One line: what was measured."""
-        return f"service, {self.model} on {self.machine['cores']} cores of {self.machine['cpu']}"
-
-    @property
-    def ratios(self) -> dict[str, float]:
-        return {name: value for part in self.parts.values() for name, value in part.ratios.items()}
-
-    @property
-    def details(self) -> dict[str, Mapping[str, JsonValue]]:
-        """By ratio, the numbers it was made of."""
-        return {name: part.details for part in self.parts.values() for name in part.ratios}
-
-    def as_json(self) -> dict[str, JsonValue]:
-        missed = missed_targets(self.ratios, TARGETS)
-        return {
-            "model": self.model,
-            "machine": dict(self.machine),
-            "ratios": dict(self.ratios),
-            "targets": {name: str(target) for name, target in TARGETS.items() if name in self.ratios},
-            "met": {name: name not in missed for name in self.ratios},
-            "missed": list(missed),
-            "details": {name: dict(details) for name, details in self.details.items()},
-            "seconds": self.seconds,
-        }
-
-
 def run_service_bench(
     *,
     model: str = DEFAULT_MODEL,
@@ -98,7 +50,7 @@ def run_service_bench(
     sizes: ServiceSizes = QUICK,
     running: Mapping[str, Cluster] | None = None,
     note: Callable[[str], None] = lambda text: None,
-) -> ServiceReport:
+) -> RatioReport:
     """Measure the parts named (all, when none is) on the CPU.
 
     Ray is started where this process has none, and runs on until the process ends.
@@ -124,4 +76,5 @@ def run_service_bench(
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     machine = describe_machine(torch.device("cpu")) | {"torch_threads": threads}
-    return ServiceReport(model=model, machine=machine, parts=parts, seconds=perf_counter() - started)
+    seconds = perf_counter() - started
+    return RatioReport(kind="service", model=model, machine=machine, parts=parts, targets=TARGETS, seconds=seconds)
