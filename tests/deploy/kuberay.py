@@ -58,7 +58,7 @@ _GROUP = _closed(
 )
 _CLUSTER = _closed(
     ("headGroupSpec",),
-    authOptions=_SECTION,
+    authOptions=_closed(mode={"enum": ["disabled", "token"]}),
     suspend={"type": "boolean"},
     managedBy={"type": "string"},
     autoscalerOptions=_AUTOSCALER,

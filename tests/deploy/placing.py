@@ -1,9 +1,10 @@
 """deploy/kubernetes in small, without Kubernetes; run by a test.
 
-    python -m tests.deploy.placing
+    RAY_AUTH_MODE=token RAY_AUTH_TOKEN=$(openssl rand -hex 32) python -m tests.deploy.placing
 
 Ray nodes on this machine as the CPU overlay has groups (the labels and cores of each), and `cacheflow serve` as its
-Deployment starts it: its own node joined by deploy/join-ray, TLS, keys, health in the clear. Only the model, the folder
+Deployment starts it: its own node joined by deploy/join-ray, a token for Ray, TLS, keys, health in
+the clear. Only the model, the folder
 and the ports are others. Prints one JSON object: where each actor was placed, what a client and a probe saw, where the
 streams are, and how it ended: told to, and again with the head gone.
 """
@@ -31,7 +32,7 @@ from cacheflow_ray.service.client import Tls
 from memory_store import Store
 from tests.actors.running import MODEL
 from tests.deploy.lines import DEPLOY
-from tests.deploy.test_wiring import Overlay
+from tests.deploy.test_wiring import Overlay, environment
 from tests.oracles import moving_frames
 from tests.service.test_gateway_tls import Authority
 
@@ -89,7 +90,7 @@ def serving(overlay: Overlay, address: str, own: dict[str, str]) -> Iterator[tup
     line = [word for word in line if word.partition("=")[0] not in own]
     line += [f"{name}={value}" for name, value in own.items()]
     line += [f"--model={MODEL}", "--device=cpu", "--dtype=float32", "--json"]
-    env = {entry["name"]: entry["value"] for entry in overlay.serve["env"]} | {"RAY_HEAD": address}
+    env = environment(overlay) | {"RAY_HEAD": address}
     paths = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     with subprocess.Popen(
         [DEPLOY / "join-ray", program, *line], env=os.environ | env | {"PATH": paths}, stdout=subprocess.PIPE, text=True

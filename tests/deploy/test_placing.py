@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 import shutil
 import subprocess
 import sys
@@ -17,13 +19,10 @@ from tests.deploy.placing import NAMES
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl is not installed: it makes certificates")
 @pytest.mark.timeout(900)
 def test_actors_live_on_the_nodes_of_their_role_and_end_with_them() -> None:
+    token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}  # as the operator has it on every node
+    command = [sys.executable, "-m", "tests.deploy.placing"]
     done = subprocess.run(
-        [sys.executable, "-m", "tests.deploy.placing"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=800,
-        check=True,
+        command, cwd=ROOT, env=os.environ | token, stdout=subprocess.PIPE, text=True, timeout=800, check=True
     )
     told = json.loads(done.stdout)
     role, store = "cacheflow.io/role", "cacheflow.io/store"

@@ -83,9 +83,21 @@ def test_every_role_has_nodes(overlay: Overlay) -> None:
     label = overlay.options["role_label"]
     groups = {own["labels"].get(label): name for name, own in overlay.groups.items()}
     assert groups["encoder"] == "encoder" and groups["answerer"] == "answerer"
-    env = {own["name"]: own["value"] for own in overlay.serve["env"]}
+    env = environment(overlay)
     assert env["RAY_LABELS"] == f"{label}=gateway"
     assert env["RAY_HEAD"].partition(":")[0] == overlay.one("RayCluster")["metadata"]["name"] + "-head-svc"
+
+
+def test_strangers_have_no_token(overlay: Overlay) -> None:
+    """The operator makes a secret of the cluster's name, with this key, and tells all nodes but ours."""
+    name = overlay.one("RayCluster")["metadata"]["name"]
+    assert overlay.cluster["authOptions"] == {"mode": "token"} == {"mode": environment(overlay)["RAY_AUTH_MODE"]}
+    (token,) = [own["valueFrom"] for own in overlay.serve["env"] if own["name"] == "RAY_AUTH_TOKEN"]
+    assert token == {"secretKeyRef": {"name": name, "key": "auth_token"}}
+
+
+def environment(overlay: Overlay) -> dict[str, str]:
+    return {own["name"]: own["value"] for own in overlay.serve["env"] if "value" in own}
 
 
 def test_an_actor_fits_into_its_groups_pod(overlay: Overlay) -> None:

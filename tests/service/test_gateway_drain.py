@@ -135,7 +135,10 @@ async def test_a_watcher_of_health_does_not_hold_the_gateway_up() -> None:
         assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
         async with asyncio.timeout(5):
             await served.gateway.drain(60)
-        assert (await watch.read()).status == NOT_SERVING
+        try:
+            assert (await watch.read()).status == NOT_SERVING
+        except aio.AioRpcError as error:  # the connection's end overtook the word
+            assert error.code() in (StatusCode.UNAVAILABLE, StatusCode.CANCELLED)
 
 
 @in_loop
