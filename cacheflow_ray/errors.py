@@ -20,6 +20,7 @@
     │   ├── Unauthenticated     no key, or one nobody has
     │   ├── PermissionDenied    the key's tenant may not do this
     │   ├── LimitExceeded       more than the service takes: streams, bytes, pixels, questions in flight
+    │   ├── JobNotFound         no such index job
     │   ├── DeadlinePassed      the caller has stopped waiting
     │   ├── EncoderLost         the process that encoded the stream died: open the stream anew
     │   └── ClusterUnavailable  an actor, its node or the server is away for now
@@ -124,6 +125,10 @@ class PermissionDenied(ServiceError):
 
 class LimitExceeded(ServiceError):
     """More than the service takes; `ids` holds the limit's name and value."""
+
+
+class JobNotFound(ServiceError):
+    """No such index job of this tenant."""
 
 
 class DeadlinePassed(ServiceError):

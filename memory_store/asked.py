@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -25,7 +25,7 @@ class Asked:
     fingerprint: str
     limit: int
     streams: frozenset[str] | None
-    time_range: TimeRange | None
+    time_range: TimeRange | Mapping[str, TimeRange] | None
     per_head: bool
 
     @property
@@ -36,6 +36,15 @@ class Asked:
             LibrarySpec(fingerprint=self.fingerprint, layer=layer, num_heads=heads, head_dim=dim)
             for layer in range(layers)
         ]
+
+    def reaches(self, stream_id: str) -> bool:
+        """Whether any of the stream is searched."""
+        has_range = not isinstance(self.time_range, Mapping) or stream_id in self.time_range
+        return has_range and (self.streams is None or stream_id in self.streams)
+
+    def range_of(self, stream_id: str) -> TimeRange | None:
+        """What of a stream that is searched; None: all."""
+        return self.time_range[stream_id] if isinstance(self.time_range, Mapping) else self.time_range
 
     def rows(self, layer: int) -> list[Array]:
         """The layer's query [H, D], or one per head that is the query at that head and zero elsewhere."""
@@ -69,8 +78,12 @@ def ids_within(snapshot: Snapshot, members: Sequence[Member], asked: Asked) -> l
     """Ranges of ids of what is searched; None: of all."""
     if asked.streams is None and asked.time_range is None:
         return None
-    chosen = [own for own in members if asked.streams is None or own[0].record.stream_id in asked.streams]
-    return [span for entry, head in chosen for span in _spans(snapshot, entry, head, asked.time_range)]
+    return [
+        span
+        for entry, head in members
+        if asked.reaches(entry.record.stream_id)
+        for span in _spans(snapshot, entry, head, asked.range_of(entry.record.stream_id))
+    ]
 
 
 def _spans(snapshot: Snapshot, entry: StreamEntry, head: StreamHead, time_range: TimeRange | None) -> list[IdRange]:

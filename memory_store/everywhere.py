@@ -62,7 +62,7 @@ class LibrarySearch:
         fingerprint: str,
         limit: int,
         streams: Collection[str] | None = None,
-        time_range: TimeRange | None = None,
+        time_range: TimeRange | Mapping[str, TimeRange] | None = None,
         per_head: bool = False,
     ) -> list[list[LibraryHit]]:
         """The best blocks of all streams (or those named) that one model made, best first, ties by stream and number.
@@ -74,7 +74,7 @@ class LibrarySearch:
             queries: [S, H, D], finite: one per summarised layer.
             fingerprint: of the model.
             streams: those that are not there are left out.
-            time_range: of each stream's own time.
+            time_range: of each stream's own time, or one for each stream; streams without one are left out.
             per_head: rank by the cosine of each head alone.
 
         Returns:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,14 +28,15 @@ class MemoryLibrary:
         fingerprint: str,
         limit: int,
         streams: Collection[str] | None = None,
-        time_range: TimeRange | None = None,
+        time_range: TimeRange | Mapping[str, TimeRange] | None = None,
         per_head: bool = False,
     ) -> list[list[LibraryHit]]:
         if queries.ndim != 3 or not np.isfinite(queries).all():
             raise InvalidRecord(f"queries of shape {queries.shape} are not finite [S, H, D]")
         found: list[list[LibraryHit]] = [[] for _ in range(len(queries) * (queries.shape[1] if per_head else 1))]
         for name in self._names(fingerprint, streams):
-            blocks = self._store.blocks_in(name, time_range or TimeRange())
+            within = time_range.get(name) if isinstance(time_range, Mapping) else time_range or TimeRange()
+            blocks = self._store.blocks_in(name, within) if within else range(0)
             rankings = self._store.search(name, queries, limit=limit, blocks=blocks, per_head=per_head)
             for own, hits in zip(found, rankings, strict=True):
                 own += [LibraryHit(stream_id=name, block_idx=hit.block_idx, score=hit.score) for hit in hits]

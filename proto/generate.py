@@ -9,12 +9,15 @@ from __future__ import annotations
 import argparse
 import importlib.resources
 import json
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from google import longrunning
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -63,9 +66,26 @@ def describe(proto: Path = PROTO) -> list[FileDescriptorProto]:
 
 def _protoc(proto: Path, options: list[str]) -> None:
     files = sorted(str(path) for path in proto.glob("cacheflow/v1/*.proto"))
-    with importlib.resources.as_file(importlib.resources.files("grpc_tools") / "_proto") as well_known:
-        if protoc.main(["protoc", f"-I{proto}", f"-I{well_known}", *options, *files]):
+    well_known = importlib.resources.files("grpc_tools") / "_proto"
+    with importlib.resources.as_file(well_known) as known, _common() as common:
+        if protoc.main(["protoc", f"-I{proto}", f"-I{known}", f"-I{common}", *options, *files]):
             raise ProtoError(f"protoc refused {proto}: see above")
+
+
+@contextmanager
+def _common() -> Iterator[Path]:
+    """Folder of the google.* files that googleapis-common-protos brings, each under the name it is imported by."""
+    (installed,) = map(Path, longrunning.__path__)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("api", "rpc", "longrunning"):
+            shutil.copytree(installed.parent / name, Path(folder, "google", name), ignore=_not_proto)
+        operations = Path(folder, "google", "longrunning", "operations_proto.proto")
+        operations.rename(operations.with_name("operations.proto"))
+        yield Path(folder)
+
+
+def _not_proto(folder: str, names: list[str]) -> list[str]:
+    return [name for name in names if not name.endswith(".proto") and not Path(folder, name).is_dir()]
 
 
 def contract(files: Sequence[FileDescriptorProto]) -> dict[str, str]:

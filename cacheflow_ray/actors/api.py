@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
+from cacheflow_ray.actors.index_api import IndexPort
 from cacheflow_ray.config import AskOptions, StreamSettings
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo
@@ -201,6 +202,10 @@ class StreamView:
 
 class ClusterPort(Protocol):
     """All the service asks for. Every call may raise `ClusterUnavailable`: an actor or its node is away for now."""
+
+    @property
+    def index(self) -> IndexPort:
+        """Jobs that index libraries of files."""
 
     async def create_stream(self, new: NewStream) -> StreamView:
         """Raises: StreamExists, SettingsMismatch, InvalidConfig, InvalidRecord, SourceNotFound."""

@@ -26,6 +26,7 @@ from cacheflow_ray.actors.api import (
     StreamView,
 )
 from cacheflow_ray.actors.errors import asked
+from cacheflow_ray.actors.index_jobs import IndexJobs
 from cacheflow_ray.actors.pushed import Pushed
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup
@@ -48,6 +49,7 @@ class Cluster:
     def __init__(self, setup: Setup) -> None:
         self._setup = setup
         self._store = RemoteStore(setup)
+        self.index = IndexJobs(setup, self._store)
         self._asking: Counter[str] = Counter()  # questions of ours, by answerer
         self._answerers: list[str] = []
         self._named_at = -_NAMED_FOR_S

@@ -13,6 +13,7 @@ from ray.exceptions import RayError
 
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
+from cacheflow_ray.actors.spawning import bound_to
 from cacheflow_ray.archive.books import Books
 from cacheflow_ray.archive.meter import Counts, Meter
 from cacheflow_ray.archive.records import FileRecord
@@ -45,7 +46,8 @@ class Indexer:
         store = RemoteStore(setup)
         backend = Backend(model=load_model(setup.model, setup.model_options), store=store)
         pool = EncoderPool(backend, setup.encoder_options, group_of=store.place_of, on_step=self._step)
-        self._indexer = FileIndexer(backend, pool, Books(store.ledger), wanted, self._meter, self._stop.wait)
+        books = Books(store.ledger, wanted.tenant)
+        self._indexer = FileIndexer(backend, pool, books, wanted, self._meter, self._stop.wait)
         threading.Thread(target=self._report_for_ever, name="report", daemon=True).start()
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -128,6 +130,7 @@ def _dataset(setup: Setup, files: Sequence[FileRecord], wanted: Wanted, board: A
         compute=pool,
         num_cpus=options.cpus_per_indexer,
         num_gpus=options.gpus_per_indexer,
+        **bound_to(setup.topology, "encoder"),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from cacheflow_ray.config import EncoderOptions, ModelOptions, StoreOptions
+from cacheflow_ray.config import EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
 
 DIRECTOR = "director"
 GATEWAY = "gateway"
@@ -27,6 +27,7 @@ class Setup:
         namespace: of the actors' names.
         model: as `load_model` takes it.
         stores: where streams are kept; a stream's place among them never changes.
+        topology: as it was when it was started, and what actors made later need of their nodes.
         patience_s: how long a call to a store waits for it to come back.
         source_root: files below it may be read as sources; None: only addresses.
         max_container_bytes: of a video file pushed in pieces.
@@ -38,6 +39,7 @@ class Setup:
     store_options: StoreOptions
     encoder_options: EncoderOptions
     stores: tuple[StorePlace, ...]
+    topology: TopologyOptions = field(default_factory=TopologyOptions)
     patience_s: float = 10.0
     source_root: Path | None = None
     max_container_bytes: int = 4 << 30

@@ -16,6 +16,7 @@ from cacheflow_ray.actors.api import ClusterPort
 from cacheflow_ray.actors.director import Director
 from cacheflow_ray.actors.errors import got
 from cacheflow_ray.actors.host import Host, Server
+from cacheflow_ray.actors.index_jobs import let_jobs_go
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
 from cacheflow_ray.actors.spawning import bound_to, spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
@@ -62,6 +63,7 @@ class ClusterOptions:
             store_options=self.store,
             encoder_options=encoder,
             stores=tuple(StorePlace(name=f"store-{at}", folder=folder) for at, folder in enumerate(folders)),
+            topology=self.topology,
             source_root=self.source_root.absolute() if self.source_root else None,
         )
 
@@ -85,7 +87,11 @@ class Topology:
         ray.kill(host)
 
     def stop(self) -> None:
-        """Drain the encoders and let every actor go; all that was acknowledged is in the stores."""
+        """Drain the encoders and let every actor go; all that was acknowledged is in the stores.
+
+        Index jobs are broken off: a job of the same sources goes on where they were.
+        """
+        let_jobs_go(self._setup.namespace)
         director = ray.get_actor(DIRECTOR, self._setup.namespace)
         got(director.stop.remote(), DIRECTOR, _STOP_S)
         ray.kill(director)

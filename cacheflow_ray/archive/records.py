@@ -10,6 +10,8 @@ from typing import Any, Self
 
 from xxhash import xxh3_128_hexdigest
 
+from cacheflow_ray.archive.meter import Counts
+
 
 class FileState(StrEnum):
     """How far a file is.
@@ -26,11 +28,15 @@ class FileState(StrEnum):
 
 
 class JobState(StrEnum):
-    """How far a job is. A job that is RUNNING and whose process is gone was interrupted: run it again to go on."""
+    """How far a job is. A job that is RUNNING and whose process is gone was interrupted: run it again to go on.
+
+    FAILED: the job itself could not go on; files that fail do not fail it.
+    """
 
     RUNNING = "running"
     DONE = "done"
     CANCELLED = "cancelled"
+    FAILED = "failed"
 
 
 class _Json:
@@ -101,6 +107,8 @@ class JobRecord(_Json):
         sources: what it was given.
         pid, host: of the process that runs it.
         started_s, ended_s: Unix time.
+        is_served: an actor of the service runs it.
+        error, error_kind: why it FAILED, and the name of what was raised ("": nothing that was thought of).
     """
 
     id: str
@@ -110,10 +118,52 @@ class JobRecord(_Json):
     host: str = ""
     started_s: float = 0.0
     ended_s: float | None = None
+    is_served: bool = False
+    error: str = ""
+    error_kind: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "state", JobState(self.state))
         object.__setattr__(self, "sources", tuple(self.sources))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """A file that is not in the archive, or not all of it, and why."""
+
+    uri: str
+    state: FileState
+    reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "state", FileState(self.state))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobTotals(_Json):
+    """What a job has got through, noted while it runs; of all its processes, where it was killed and went on.
+
+    Args:
+        files: of the job, by state; those that were done before count as done.
+        already_done: of these, done before.
+        busy_s: from the beginning of its first file to the end of the last so far.
+        left: the share of the bytes to be read that is still to come, 0 to 1.
+        troubles: the first of them, once it is over.
+    """
+
+    files: Mapping[FileState, int] = field(default_factory=dict)
+    already_done: int = 0
+    counts: Counts = field(default_factory=Counts)
+    busy_s: float = 0.0
+    left: float = 1.0
+    troubles: tuple[Trouble, ...] = ()
+
+    def __post_init__(self) -> None:
+        counts, troubles = self.counts, self.troubles
+        object.__setattr__(self, "files", {FileState(state): count for state, count in self.files.items()})
+        object.__setattr__(self, "counts", Counts(**counts) if isinstance(counts, dict) else counts)
+        made = (Trouble(**own) if isinstance(own, dict) else own for own in troubles)
+        object.__setattr__(self, "troubles", tuple(made))
 
 
 def file_key(uri: str) -> str:

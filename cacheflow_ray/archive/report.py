@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from cacheflow_ray.archive.meter import Counts
-from cacheflow_ray.archive.records import FileRecord, FileState, JobRecord
+from cacheflow_ray.archive.records import FileRecord, FileState, JobRecord, JobTotals, Trouble
 
 States = Mapping[FileState, int]
 
@@ -34,15 +34,6 @@ class IndexProgress:
         """At the pace so far; None: it cannot be told yet."""
         done = 1 - self.left
         return self.elapsed_s * self.left / done if done > 0 and self.elapsed_s > 0 else None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
-    """A file that is not in the archive, or not all of it, and why."""
-
-    uri: str
-    state: FileState
-    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,26 +78,24 @@ def troubles_of(records: Iterable[FileRecord], silent: str) -> tuple[Trouble, ..
     return tuple(found)
 
 
-def report_of(
-    job: JobRecord,
-    records: Sequence[FileRecord],
-    *,
-    already_done: int,
-    counts: Counts,
-    elapsed_s: float,
-    busy_s: float,
-    silent: str,
-) -> IndexReport:
-    """Of a run's files as they are in the books."""
-    seconds = max(busy_s, 1e-9)
+def progress_of(job_id: str, totals: JobTotals) -> IndexProgress:
+    """Of a job under way."""
+    return IndexProgress(
+        job=job_id, states=totals.files, counts=totals.counts, elapsed_s=totals.busy_s, left=totals.left
+    )
+
+
+def report_of(job: JobRecord, totals: JobTotals) -> IndexReport:
+    """Of a job that is over."""
+    counts, seconds = totals.counts, max(totals.busy_s, 1e-9)
     return IndexReport(
         job=job,
-        files={state.value: count for state, count in tally(records).items()},
-        already_done=already_done,
-        troubles=troubles_of(records, silent),
+        files={state.value: count for state, count in totals.files.items()},
+        already_done=totals.already_done,
+        troubles=totals.troubles,
         counts=counts,
-        elapsed_s=elapsed_s,
-        busy_s=busy_s,
+        elapsed_s=(job.ended_s or job.started_s) - job.started_s,
+        busy_s=totals.busy_s,
         frames_per_s=counts.frames / seconds,
         video_hours_per_hour=counts.video_s / seconds,
         decode_utilisation=counts.decode_s / seconds,

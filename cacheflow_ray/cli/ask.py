@@ -112,7 +112,7 @@ def ask(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    where = _where(named or [], reach, library)
+    where = _where(named or [], reach, library, span.recorded())
     options = asking.options(span.time_range(), dropped.options())
     output = Output(as_json=as_json)
     with open_to_ask(place, model, remote, where, output, thumbnails=evidence is not None) as memory:
@@ -124,13 +124,13 @@ def ask(
     output.result({"stream": stream, "question": question, **to_json(result), "picture": picture})
 
 
-def _where(named: list[str], reach: Reach, library: bool) -> Where:
+def _where(named: list[str], reach: Reach, library: bool, recorded: TimeRange | None) -> Where:
     """Raises: UsageError: no stream is named though the library is not meant, or both are."""
     if library and named:
         raise UsageError(f"--library asks all streams, and {named[0]!r} names one: leave one out")
     if not (named or library or reach.narrows):
         raise UsageError("whom to ask is missing: name a stream before the question, or ask all of them with --library")
-    return reach.where(named)
+    return reach.where(named, recorded)
 
 
 def answer(

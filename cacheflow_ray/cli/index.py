@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
+from cacheflow_ray.cli.crew import Crew
 from cacheflow_ray.cli.failures import Interrupted
 from cacheflow_ray.cli.index_view import IndexView, tell, tell_files
 from cacheflow_ray.cli.ingest import Encoding
 from cacheflow_ray.cli.memory import folder_of
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels
 from cacheflow_ray.cli.output import Output, err_console, plural
+from cacheflow_ray.cli.remote import Remote
 from cacheflow_ray.cli.retention import Limits
 from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
     from cacheflow_ray.actors.archiving import IndexCall
+    from cacheflow_ray.actors.index_api import NewIndex
     from cacheflow_ray.actors.topology import ClusterOptions
     from cacheflow_ray.archive.finding import Found
     from cacheflow_ray.archive.records import JobRecord
     from cacheflow_ray.archive.report import IndexReport
-    from cacheflow_ray.config import IndexOptions
 
 EPILOG = """Examples:
 
@@ -37,10 +38,13 @@ $ cacheflow index /videos --indexers 8 --gpus-per-indexer 1 --ray-address auto
 
 $ cacheflow index /videos --summary-only-after 0
 
+$ cacheflow index videos s3://bucket/clips --server gpu-box:50051
+
 $ cacheflow index status --data /archive
 
 A file is known by its content: what is indexed is not indexed again, under whatever name. After Ctrl-C or a crash, the
-same command goes on where it stopped. A manifest is a .csv or .jsonl of uri, and if you like stream, labels, start.
+same command goes on where it stopped. A service (--server) reads addresses, and files below its --source-root; its job
+goes on after Ctrl-C. A manifest is a .csv or .jsonl of uri, and if you like stream, labels, start.
 Beside run, there are status, cancel and retry."""
 
 
@@ -51,80 +55,6 @@ class _Runs(TyperGroup):
         if args and args[0] not in (*self.commands, "-h", "--help"):
             args = ["run", *args]
         return list(super().parse_args(ctx, args))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crew:
-    """Who does the work, and where."""
-
-    indexers: Annotated[
-        int, typer.Option("--indexers", metavar="N", rich_help_panel="Cluster", help="Processes, each with a model.")
-    ] = 1
-    files_at_once: Annotated[
-        int,
-        typer.Option("--files-at-once", metavar="N", rich_help_panel="Cluster", help="Of each, encoded together."),
-    ] = 8
-    gpus: Annotated[
-        float, typer.Option("--gpus-per-indexer", metavar="G", rich_help_panel="Cluster", help="0.5: two share one.")
-    ] = 0.0
-    cpus: Annotated[
-        float,
-        typer.Option("--cpus-per-indexer", metavar="C", rich_help_panel="Cluster", help="That its node has to spare."),
-    ] = 1.0
-    retries: Annotated[
-        int,
-        typer.Option("--retries", metavar="N", rich_help_panel="Cluster", help="Of a file, for what may pass."),
-    ] = 3
-    stores: Annotated[
-        int,
-        typer.Option(
-            "--stores", metavar="N", rich_help_panel="Cluster", help="Data folders; as many as the service has."
-        ),
-    ] = 1
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="ADDR",
-            rich_help_panel="Cluster",
-            help="Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
-        ),
-    ] = None
-    namespace: Annotated[
-        str,
-        typer.Option(
-            "--namespace",
-            metavar="NAME",
-            rich_help_panel="Cluster",
-            help="In Ray; the stores of a service in the same are used.",
-        ),
-    ] = "cacheflow"
-
-    def options(self) -> IndexOptions:
-        """Raises InvalidConfig."""
-        from cacheflow_ray.config import IndexOptions
-
-        return IndexOptions(
-            indexers=self.indexers,
-            files_at_once=self.files_at_once,
-            gpus_per_indexer=self.gpus,
-            cpus_per_indexer=self.cpus,
-            retries=self.retries,
-        )
-
-    def cluster(self, place: Place, model: ModelChoice) -> ClusterOptions:
-        """Raises InvalidConfig."""
-        from cacheflow_ray.actors.topology import ClusterOptions
-        from cacheflow_ray.config import Defaults, TopologyOptions
-
-        defaults = Defaults.from_environment()
-        return ClusterOptions(
-            data=place.folder(defaults),
-            model=model.name(defaults),
-            model_options=model.options(defaults),
-            topology=TopologyOptions(stores=self.stores, namespace=self.namespace, encoders=self.indexers),
-            ray_address=self.ray_address,
-        )
 
 
 def register(app: typer.Typer) -> None:
@@ -145,6 +75,7 @@ def run(
     encoding: Encoding,
     limits: Limits,
     crew: Crew,
+    remote: Remote,
     label: Annotated[list[str] | None, typer.Option("--label", metavar="K=V", help="A label of every stream.")] = None,
     retry_failed: Annotated[
         bool, typer.Option("--retry", help="Try what failed for its own fault again, too.")
@@ -153,19 +84,39 @@ def run(
 ) -> None:
     from cacheflow_ray.archive.finding import find
 
+    labels = parse_labels(label or [])
+    link = remote.chosen(place, model)
+    if link is not None:
+        from cacheflow_ray.cli.index_remote import run_there
+
+        new = _wanted_there(sources, encoding, limits, crew, labels=labels, retry=retry_failed)
+        run_there(link, new, Output(as_json=as_json))
+        return
     with err_console().status("looking for files"):
         found = find(sources)
-    call = _call(sources, found, encoding, limits, crew, labels=parse_labels(label or []), retry=retry_failed)
+    call = _call(sources, found, encoding, limits, crew, labels=labels, retry=retry_failed)
     _run(call, crew.cluster(place, model), Output(as_json=as_json))
 
 
 def retry(
-    place: Place, model: ModelChoice, encoding: Encoding, limits: Limits, crew: Crew, as_json: Json = False
+    place: Place,
+    model: ModelChoice,
+    encoding: Encoding,
+    limits: Limits,
+    crew: Crew,
+    remote: Remote,
+    as_json: Json = False,
 ) -> None:
     from cacheflow_ray.archive.finding import Found
     from cacheflow_ray.archive.records import FileState
 
     output = Output(as_json=as_json)
+    link = remote.chosen(place, model)
+    if link is not None:
+        from cacheflow_ray.cli.index_remote import retry_there
+
+        retry_there(link, _wanted_there([], encoding, limits, crew, labels={}, retry=True), output)
+        return
     with _reading(place) as books:
         failed = [record for record in books.files() if record.state is FileState.FAILED]
     found = [
@@ -180,11 +131,17 @@ def retry(
     _run(call, crew.cluster(place, model), output)
 
 
-def status(place: Place, as_json: Json = False) -> None:
+def status(place: Place, remote: Remote, as_json: Json = False) -> None:
     from cacheflow_ray.archive.planning import NO_VIDEO
     from cacheflow_ray.archive.report import tally, troubles_of
 
     output = Output(as_json=as_json)
+    link = remote.chosen(place)
+    if link is not None:
+        from cacheflow_ray.cli.index_remote import status_there
+
+        status_there(link, output)
+        return
     with _reading(place) as books:
         records, jobs = books.files(), books.jobs()
     files = {state.value: count for state, count in tally(records).items()}
@@ -195,7 +152,17 @@ def status(place: Place, as_json: Json = False) -> None:
     output.result({"files": files, "troubles": troubles, "job": last, "is_running": bool(last and _is_running(last))})
 
 
-def cancel(place: Place, as_json: Json = False) -> None:
+def cancel(place: Place, remote: Remote, as_json: Json = False) -> None:
+    link = remote.chosen(place)
+    if link is None:
+        _cancel(place, Output(as_json=as_json))
+        return
+    from cacheflow_ray.cli.index_remote import cancel_there
+
+    cancel_there(link, Output(as_json=as_json))
+
+
+def _cancel(place: Place, output: Output) -> None:
     import dataclasses
     import os
     import signal
@@ -205,7 +172,6 @@ def cancel(place: Place, as_json: Json = False) -> None:
     from cacheflow_ray.archive.records import JobState
     from memory_store import Store
 
-    output = Output(as_json=as_json)
     with _reading(place) as books:
         jobs = [job for job in books.jobs() if job.state is JobState.RUNNING]
     if not jobs:
@@ -239,6 +205,33 @@ def _call(
     retention = None if limits == Limits() else limits.policy()
     wanted = Wanted(settings=encoding.settings(), retention=retention, options=crew.options())
     return IndexCall(sources=sources, found=found, wanted=wanted, labels=labels, retry=retry)
+
+
+def _wanted_there(
+    sources: Sequence[str],
+    encoding: Encoding,
+    limits: Limits,
+    crew: Crew,
+    *,
+    labels: dict[str, str],
+    retry: bool,
+) -> NewIndex:
+    """Raises: UsageError: of the crew, something that is the service's own to say. InvalidConfig."""
+    from cacheflow_ray.actors.index_api import NewIndex
+
+    if crew.is_local:
+        raise UsageError(
+            "a service has its own ways: of the cluster's options leave all but --indexers and --files-at-once out"
+        )
+    return NewIndex(
+        sources=tuple(sources),
+        settings=encoding.settings(),
+        labels=labels,
+        retention=None if limits == Limits() else limits.policy(),
+        retry_failed=retry,
+        indexers=crew.indexers,
+        files_at_once=crew.files_at_once,
+    )
 
 
 def _run(call: IndexCall, cluster: ClusterOptions, output: Output) -> None:

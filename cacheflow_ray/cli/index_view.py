@@ -13,7 +13,8 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from cacheflow_ray.cli.output import Output, clock, err_console, plural
 
 if TYPE_CHECKING:
-    from cacheflow_ray.archive.report import IndexProgress, IndexReport, Trouble
+    from cacheflow_ray.archive.records import Trouble
+    from cacheflow_ray.archive.report import IndexProgress, IndexReport
 
 #: Troubles listed for people; programs get all.
 _LISTED = 20

@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -85,22 +86,38 @@ class ModelChoice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """A part of a stream's time."""
+    """A part of a stream's time, or of the clock's."""
 
     start: Annotated[
-        str | None, typer.Option("--from", metavar="TIME", help="Look only from here on: seconds, M:SS or H:MM:SS.")
+        str | None,
+        typer.Option("--from", metavar="TIME", help="Look only from here on: seconds, M:SS or H:MM:SS, or a date."),
     ] = None
     end: Annotated[str | None, typer.Option("--to", metavar="TIME", help="Look only up to here.")] = None
 
     def time_range(self) -> TimeRange | None:
-        """Raises InvalidConfig for what is no time; InvalidRecord for a range that ends before it starts."""
+        """Of a stream's time; None: all of it, or dates were given.
+
+        Raises:
+            InvalidConfig: what is no time. InvalidRecord: a range that ends before it starts.
+        """
+        return None if self._is_dated else self._range(parse_time)
+
+    def recorded(self) -> TimeRange | None:
+        """Of the clock, in Unix seconds; None: always, or times of a stream were given. Raises as `time_range`."""
+        return self._range(parse_date) if self._is_dated else None
+
+    @property
+    def _is_dated(self) -> bool:
+        return any("-" in end for end in (self.start, self.end) if end)
+
+    def _range(self, parse: Callable[[str, str], float]) -> TimeRange | None:
         from cacheflow_ray.types import TimeRange
 
         if self.start is None and self.end is None:
             return None
         return TimeRange(
-            start_s=-math.inf if self.start is None else parse_time(self.start, "--from"),
-            end_s=math.inf if self.end is None else parse_time(self.end, "--to"),
+            start_s=-math.inf if self.start is None else parse(self.start, "--from"),
+            end_s=math.inf if self.end is None else parse(self.end, "--to"),
         )
 
 
@@ -144,6 +161,18 @@ def parse_time(text: str, option: str) -> float:
     for part in text.split(":"):
         seconds = seconds * 60 + float(part)
     return seconds
+
+
+def parse_date(text: str, option: str) -> float:
+    """Unix seconds of '2026-04-11' or '2026-04-11T08:00+02:00'; UTC without an offset. Raises InvalidConfig."""
+    try:
+        date = datetime.fromisoformat(text)
+    except ValueError:
+        raise InvalidConfig(
+            f"{option}: {text!r} is not a date; allowed: 2026-04-11 or 2026-04-11T08:00, in UTC or with an offset",
+            key=option,
+        ) from None
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_range(text: str, option: str) -> TimeRange:

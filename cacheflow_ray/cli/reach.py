@@ -11,7 +11,8 @@ from cacheflow_ray.cli.options import parse_labels
 from cacheflow_ray.errors import UsageError
 
 if TYPE_CHECKING:
-    from cacheflow_ray.engine.scope import LibraryScope, Where
+    from cacheflow_ray.engine.scope import Where
+    from cacheflow_ray.types import TimeRange
 
 
 Named = Annotated[list[str] | None, typer.Argument(metavar="STREAM", help="Names of streams, or none.")]
@@ -34,14 +35,18 @@ class Reach:
         """Whether anything was said."""
         return self.streams is not None or bool(self.label)
 
-    def scope(self) -> LibraryScope:
-        """Raises InvalidConfig."""
+    def where(self, named: list[str], recorded: TimeRange | None) -> Where:
+        """The streams named, or else what of the library is meant. Raises: UsageError: both. InvalidConfig.
+
+        Args:
+            recorded: when, by the clock.
+        """
         from cacheflow_ray.engine.scope import LibraryScope
 
-        return LibraryScope(streams=self.streams or "*", labels=parse_labels(self.label or []))
-
-    def where(self, named: list[str]) -> Where:
-        """The streams named, or else those of the library that are meant. Raises: UsageError: both. InvalidConfig."""
         if named and self.narrows:
             raise UsageError(f"--streams and --label choose among all, and {named[0]!r} is a stream: leave one out")
-        return tuple(dict.fromkeys(named)) if named else self.scope()
+        if named and recorded is not None:
+            raise UsageError(f"dates are looked for in all streams: use --streams {named[0]!r} to name it")
+        if named:
+            return tuple(dict.fromkeys(named))
+        return LibraryScope(streams=self.streams or "*", labels=parse_labels(self.label or []), recorded=recorded)

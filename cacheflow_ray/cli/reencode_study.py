@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,13 +38,20 @@ def reencode(
     frames: Annotated[int, typer.Option("--frames", metavar="N", min=16, help="Length of the film.")] = 1024,
     blocks: Annotated[int, typer.Option("--blocks", metavar="N", min=1, help="Blocks compared.")] = 32,
     questions: Annotated[int, typer.Option("--questions", metavar="N", min=1, help="Of each kind, at most.")] = 8,
+    tau: Annotated[float | None, typer.Option("--tau", help="Drop threshold. Default: the model's.")] = None,
+    window: Annotated[
+        int | None, typer.Option("--window", metavar="W", help="Window, in blocks. Default: the model's.")
+    ] = None,
     as_json: Json = False,
 ) -> None:
     from cacheflow_ray.bench.measure import describe_machine
+    from cacheflow_ray.config import StreamSettings
     from cacheflow_ray.eval.reencoding import ReencodePlan, measure, usual_warm_ups
 
     output, chosen = Output(as_json=as_json), loaded(model)
-    settings, ask = chosen.recommended.stream_settings(None), chosen.recommended.ask_options(None)
+    given: dict[str, Any] = {"tau": tau, "window_blocks": window}
+    settings = StreamSettings.model_validate({key: value for key, value in given.items() if value is not None})
+    settings, ask = chosen.recommended.stream_settings(settings), chosen.recommended.ask_options(None)
     lengths = usual_warm_ups(chosen, settings) if warm_up is None else numbers("warm-up", warm_up, least=0)
     plan = ReencodePlan(
         warm_ups=lengths, frames=frames, blocks=blocks, per_kind=questions, settings=settings, ask=ask

@@ -32,7 +32,10 @@ $ cacheflow search "a red boat" --sheet boats.png
 
 $ cacheflow search "delivery van" --label site=north --streams 'cam-*' --top 10 --from 8:00:00
 
-Without a STREAM all are searched, each from --from to --to of its own time."""
+$ cacheflow search "delivery van" --from 2026-04-11T08:00 --to 2026-04-11T09:00
+
+Without a STREAM all are searched, each from --from to --to of its own time. Dates (in UTC, or with an offset) are for
+streams whose label `start` tells when they began."""
 
 #: Moments where nothing is said: of one stream, and of many.
 _OF_ONE, _OF_MANY = 8, 20
@@ -62,7 +65,7 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    where, time_range = reach.where(named or []), span.time_range()
+    where, time_range = reach.where(named or [], span.recorded()), span.time_range()
     output = Output(as_json=as_json)
     with open_to_search(place, model, remote, where, thumbnails=sheet is not None) as memory:
         found = _found(memory, where, text, top_k, time_range)

@@ -120,6 +120,8 @@ class ServiceLimits(Section):
         max_ingests: streams pushed through one gateway at a time.
         max_questions, max_tenant_questions: asked or searched at a time through one gateway, in all and by a tenant.
         max_streams_per_question: one question or search looks into.
+        max_index_jobs: of a tenant at a time; more than one only where they are of different files.
+        max_indexers: processes of one index job, each with a model; max_files_at_once: in each of them.
         max_calls: of any kind at a time.
 
     Raises:
@@ -134,6 +136,9 @@ class ServiceLimits(Section):
     max_questions: Count = 64
     max_tenant_questions: Count = 16
     max_streams_per_question: Annotated[int, Field(ge=1, le=64, description="1 to 64")] = 16
+    max_index_jobs: Count = 1
+    max_indexers: Annotated[int, Field(ge=1, le=1024, description="1 to 1024")] = 16
+    max_files_at_once: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 64
     max_calls: Count = 1024
 
 

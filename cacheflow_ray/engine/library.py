@@ -8,7 +8,7 @@ Scores of different streams are cosines with the same vectors, so they compare; 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +20,7 @@ from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.reports import LibraryFound, StreamMoment
 from cacheflow_ray.engine.retrieval import agreed, evidence, query_vectors, search_suffix, voted
-from cacheflow_ray.engine.scope import EVERYWHERE, LibraryScope, Where, records_of
+from cacheflow_ray.engine.scope import EVERYWHERE, START, LibraryScope, Where, began_s, own_times, records_of
 from cacheflow_ray.engine.spec import check_fingerprint
 from cacheflow_ray.errors import NothingToAnswer
 from memory_store.errors import BlockNotFound, StreamNotFound
@@ -36,10 +36,15 @@ _TOLD = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Searched:
-    """What is searched: streams of the model by the summary their blocks were made with (None: all streams), and what
-    is left out, and why."""
+    """What is searched, and what is left out, and why.
+
+    Args:
+        names: streams of the model by the summary their blocks were made with; None: all streams.
+        time_range: of every stream's own time, or one for each stream; streams without one are not searched.
+    """
 
     names: dict[str, list[str] | None]
+    time_range: TimeRange | Mapping[str, TimeRange] | None
     warnings: tuple[str, ...]
 
 
@@ -55,31 +60,45 @@ def search_library(backend: Backend, where: Where, text: str, options: AskOption
         EmptyQuestion, QuestionTooLong; StreamNotFound: one that is named. FingerprintMismatch: one that is named, or
         all, were written with another model. NothingToAnswer: no such stream, or none of them has a block there.
     """
+    searched = _searched(backend, where, options.time_range)
     queries = backend.model.queries(search_suffix(backend.model, text))
-    searched = _searched(backend, where)
     best = _best_blocks(_rankings(backend, searched, queries, options), options)
     moments = _moments(backend, _as_many_as_make(best, options.top_k))
     if options.top_k and not moments:
-        raise NothingToAnswer(
-            f"none of the {_told(where)} holds a whole block of video{_told_range(options.time_range)}"
-        )
+        when = _told_range(options.time_range) or ("" if _recorded(where) is None else " of that time")
+        left_out = f" ({'; '.join(searched.warnings)})" if searched.warnings else ""
+        raise NothingToAnswer(f"none of the {_told(where)} holds a whole block of video{when}{left_out}")
     return LibraryFound(moments=moments, warnings=searched.warnings)
 
 
-def stream_to_ask(backend: Backend, where: Where, question: str, options: AskOptions) -> tuple[str, tuple[str, ...]]:
-    """The stream with the best moment for a question, and warnings; of streams named of which none holds a whole block
-    of video, the first. Raises: as `search_library`.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ToAsk:
+    """The stream that answers, the part of its time that is asked about, and what was left out of the search."""
+
+    stream: str
+    time_range: TimeRange | None
+    warnings: tuple[str, ...] = ()
+
+
+def stream_to_ask(backend: Backend, where: Where, question: str, options: AskOptions) -> ToAsk:
+    """The stream with the best moment for a question; of streams named of which none holds a whole block, the first.
+
+    Raises:
+        as `search_library`.
     """
     try:
         found = search_library(backend, where, question, options.model_copy(update={"top_k": max(1, options.top_k)}))
     except NothingToAnswer:
         if isinstance(where, LibraryScope):
             raise
-        return where[0], ()
-    return found.moments[0].stream, found.warnings
+        return ToAsk(stream=where[0], time_range=options.time_range)
+    stream, time_range = found.moments[0].stream, options.time_range
+    if (recorded := _recorded(where)) is not None:
+        time_range = own_times([backend.store.get_stream(stream)], recorded, time_range).get(stream, time_range)
+    return ToAsk(stream=stream, time_range=time_range, warnings=found.warnings)
 
 
-def _searched(backend: Backend, where: Where) -> _Searched:
+def _searched(backend: Backend, where: Where, time_range: TimeRange | None) -> _Searched:
     records = records_of(backend.store, where)
     ours = [record for record in records if record.fingerprint == backend.model.fingerprint]
     others = [record for record in records if record.fingerprint != backend.model.fingerprint]
@@ -92,15 +111,24 @@ def _searched(backend: Backend, where: Where) -> _Searched:
         own.append(record.stream_id)
     if where == EVERYWHERE and len(names) == 1:
         names = dict.fromkeys(names)
-    return _Searched(names=names, warnings=_left_out(others))
+    warnings = _left_out(others, "written with another model")
+    if (recorded := _recorded(where)) is None:
+        return _Searched(names=names, time_range=time_range, warnings=warnings)
+    unknown = [record for record in ours if began_s(record) is None]
+    warnings += _left_out(unknown, f"whose label {START!r} does not tell when they began")
+    return _Searched(names=names, time_range=own_times(ours, recorded, time_range), warnings=warnings)
 
 
-def _left_out(others: Sequence[StreamRecord]) -> tuple[str, ...]:
-    if not others:
+def _recorded(where: Where) -> TimeRange | None:
+    return where.recorded if isinstance(where, LibraryScope) else None
+
+
+def _left_out(records: Sequence[StreamRecord], why: str) -> tuple[str, ...]:
+    if not records:
         return ()
-    named = ", ".join(record.stream_id for record in others[:_TOLD]) + (", ..." if len(others) > _TOLD else "")
-    count = "1 stream" if len(others) == 1 else f"{len(others)} streams"
-    return (f"left out {count} written with another model: {named}",)
+    named = ", ".join(record.stream_id for record in records[:_TOLD]) + (", ..." if len(records) > _TOLD else "")
+    count = "1 stream" if len(records) == 1 else f"{len(records)} streams"
+    return (f"left out {count} {why}: {named}",)
 
 
 def _rankings(
@@ -116,7 +144,7 @@ def _rankings(
             fingerprint=backend.model.fingerprint,
             limit=options.num_candidates,
             streams=names,
-            time_range=options.time_range,
+            time_range=searched.time_range,
         )
         by_mean.append(search())
         if options.ranking == "votes":

@@ -140,11 +140,12 @@ class VideoMemory:
         if options.session_id is not None:
             raise UsageError("a session belongs to one stream: name that, or leave the session out")
         started = perf_counter()
-        stream, warnings = stream_to_ask(self._backend, where, question, options)
+        chosen = stream_to_ask(self._backend, where, question, options)
         searched_ms = (perf_counter() - started) * 1e3
-        prepared = Answerer(self._backend).prepare(stream, [Turn(question=question)], options)
+        options = options.model_copy(update={"time_range": chosen.time_range})
+        prepared = Answerer(self._backend).prepare(chosen.stream, [Turn(question=question)], options)
         prepared.clock.spent("search", searched_ms)
-        prepared = replace(prepared, warnings=(*warnings, *prepared.warnings))
+        prepared = replace(prepared, warnings=(*chosen.warnings, *prepared.warnings))
         return self._answer(question, [], prepared, options)
 
     def _answer(self, question: str, earlier: Sequence[Turn], prepared: Prepared, options: AskOptions) -> Answer:

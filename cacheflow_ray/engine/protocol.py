@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -38,7 +38,7 @@ class Library(Protocol):
         fingerprint: str,
         limit: int,
         streams: Collection[str] | None = None,
-        time_range: TimeRange | None = None,
+        time_range: TimeRange | Mapping[str, TimeRange] | None = None,
         per_head: bool = False,
     ) -> list[list[LibraryHit]]: ...
 

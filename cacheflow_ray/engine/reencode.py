@@ -57,7 +57,7 @@ def recover(backend: Backend, opened: OpenedStream, wanted: Sequence[int], optio
     record = backend.store.get_stream(opened.stream_id)
     note = SourceNote.of(record.settings)
     if not options.allowed or note is None:
-        why = "the stream has no source on record: it was pushed, or made before sources were noted"
+        why = "no source is on record that could be read again: the stream was pushed, or made before they were noted"
         return Recovered(left_out=dict.fromkeys(wanted, why if options.allowed else "re-encoding is switched off"))
     reach = reach_of(backend, opened, options.warm_up_blocks)
     cache, until = backend.again.cache, monotonic() + options.max_seconds

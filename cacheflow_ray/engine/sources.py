@@ -12,7 +12,7 @@ from cacheflow_ray.errors import MediaError, SourceNotFound
 from cacheflow_ray.media import FrameSource, SourceInfo, open_source
 from memory_store.records import JsonValue
 
-#: Addresses that can be read twice; the others are cameras'.
+#: Addresses that are opened again.
 _REPEATABLE = ("http://", "https://")
 
 
@@ -25,13 +25,16 @@ class Access:
     def refusal(self, uri: str) -> str | None:
         """Why it may not, or cannot, be opened; None where it may."""
         if "://" in uri:
-            return None if uri.startswith(_REPEATABLE) else f"source {uri!r} is a camera, which shows nothing twice"
-        path = Path(uri).resolve()
-        if self.root is None or not path.is_relative_to(self.root.resolve()):
-            return f"source {uri!r} may not be read here: it is not below --source-root"
-        if not path.exists():
-            return f"source {uri!r} is gone"
-        return None if path.is_file() or path.is_dir() else f"source {uri!r} is neither file nor folder"
+            return None if uri.startswith(_REPEATABLE) else f"source {uri!r} cannot be read twice"
+        try:
+            path = Path(uri).resolve()
+            if self.root is None or not path.is_relative_to(self.root.resolve()):
+                return f"source {uri!r} may not be read here: it is not below --source-root"
+            if not path.exists():
+                return f"source {uri!r} is gone"
+            return None if path.is_file() or path.is_dir() else f"source {uri!r} is neither file nor folder"
+        except (OSError, RuntimeError) as error:  # may not be looked at, or links to itself
+            return f"source {uri!r} cannot be found ({error})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

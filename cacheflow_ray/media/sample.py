@@ -40,8 +40,6 @@ class Grid:
         self._next_idx = reached + 1
         return True
 
-    def go_on_at(self, first_s: float, timestamp_s: float) -> None:
-        """Stand as after the pictures from `first_s`, the first of all, to just before one that was taken."""
-        self._anchor_s = first_s
-        if self._fps is not None:
-            self._next_idx = math.floor((timestamp_s - first_s + self._tolerance_s) * self._fps)
+    def go_on(self, first_s: float) -> None:
+        """Take the next picture, whichever it is, and go on from there as in a run whose first was at `first_s`."""
+        self._anchor_s, self._next_idx = first_s, 0

@@ -84,7 +84,7 @@ class FrameSource:
             else:
                 continue
             if picture.timestamp_s <= timestamp_s + _SAME_S:
-                self._grid.go_on_at(self._first_s, picture.timestamp_s)
+                self._grid.go_on(self._first_s)
                 self._frames = self._sample(chain((picture,), pictures), seq=seq)
                 return True
         return False

@@ -30,6 +30,7 @@ _RESOURCES: Mapping[type[CacheFlowError | StoreError], tuple[str, tuple[str, ...
     store.StreamNotFound: ("cacheflow.v1.Stream", ("stream_id", "stream")),
     store.StreamExists: ("cacheflow.v1.Stream", ("stream_id", "stream")),
     store.BlockNotFound: ("block", ("block_idx", "block_idxs")),
+    errors.JobNotFound: ("google.longrunning.Operation", ("job_id",)),
     errors.SourceNotFound: ("cacheflow.v1.Source", ("source", "path", "uri")),
 }
 

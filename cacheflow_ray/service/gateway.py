@@ -28,6 +28,8 @@ from cacheflow_ray.service.servicers import (
     AdminServicer,
     AnswerServicer,
     IngestServicer,
+    LibraryServicer,
+    OperationsServicer,
     SearchServicer,
     StreamServicer,
 )
@@ -125,6 +127,8 @@ class Gateway:
             "IngestService": IngestServicer(cluster, turnstile, metrics, desk.closing),
             "AnswerService": AnswerServicer(cluster, turnstile, metrics),
             "SearchService": SearchServicer(cluster, turnstile),
+            "LibraryService": LibraryServicer(cluster, turnstile),
+            "Operations": OperationsServicer(cluster, desk.closing),
             "AdminService": AdminServicer(cluster),
         }
         return [handlers_of(service, servicers[service.name], desk) for service in SERVICES]

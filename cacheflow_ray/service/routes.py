@@ -1,4 +1,4 @@
-"""From the descriptors of `cacheflow.v1` to gRPC's handlers: GetStream is the servicer's `get_stream`.
+"""From descriptors of services to gRPC's handlers: GetStream is the servicer's `get_stream`.
 
 unary             async def get_stream(request, call) -> response
 server streaming  async def ask(request, call), yielding responses
@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 import grpc
+from google.longrunning import operations_pb2
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -19,12 +20,12 @@ from google.protobuf.message_factory import GetMessageClass
 from cacheflow_ray.errors import UsageError
 from cacheflow_ray.service.calls import Call, CallDesk, Requests, Serve
 from cacheflow_ray.service.messages import parse
-from cacheflow_ray.service.v1 import admin_pb2, answer_pb2, ingest_pb2, search_pb2, stream_pb2
+from cacheflow_ray.service.v1 import admin_pb2, answer_pb2, ingest_pb2, library_pb2, search_pb2, stream_pb2
 
 #: Every service there is.
 SERVICES: tuple[ServiceDescriptor, ...] = tuple(
     service
-    for file in (stream_pb2, ingest_pb2, answer_pb2, search_pb2, admin_pb2)
+    for file in (stream_pb2, ingest_pb2, answer_pb2, search_pb2, library_pb2, operations_pb2, admin_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
 )
 

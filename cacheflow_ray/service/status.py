@@ -50,6 +50,7 @@ CODES: Mapping[type[Expected], StatusCode] = {
     errors.Unauthenticated: StatusCode.UNAUTHENTICATED,
     errors.PermissionDenied: StatusCode.PERMISSION_DENIED,
     errors.LimitExceeded: StatusCode.RESOURCE_EXHAUSTED,
+    errors.JobNotFound: StatusCode.NOT_FOUND,
     errors.DeadlinePassed: StatusCode.DEADLINE_EXCEEDED,
     errors.EncoderLost: StatusCode.UNAVAILABLE,
     errors.ClusterUnavailable: StatusCode.UNAVAILABLE,
@@ -91,6 +92,11 @@ def status_of(error: BaseException, *, tenant: str = "", request_id: str = "") -
         tenant: the caller's; names of its streams are told as it gave them.
         request_id: told in the details, and in the message where that is all there is to tell.
     """
+    return rpc_status.to_status(message_of(error, tenant=tenant, request_id=request_id))  # type: ignore[no-any-return]
+
+
+def message_of(error: BaseException, *, tenant: str = "", request_id: str = "") -> Status:
+    """As `status_of`, as a message: what an operation ended with."""
     known = _known(type(error))
     if known is None:
         info = ErrorInfo(reason="INTERNAL", domain=DOMAIN)
@@ -108,8 +114,17 @@ def error_of(error: grpc.RpcError) -> Expected:
     Where the answer was not the service's own (no connection, a proxy, the client's deadline): ClusterUnavailable for
     UNAVAILABLE, DeadlinePassed for DEADLINE_EXCEEDED, else ServiceError; the id `code` names the status.
     """
-    status = _rich_status(error)
-    for detail in status.details if status else ():
+    told_by_us = error_in(_rich_status(error) or Status())
+    if told_by_us is not None:
+        return told_by_us
+    code = error.code() if hasattr(error, "code") else StatusCode.UNKNOWN
+    told = error.details() if hasattr(error, "details") else str(error)
+    return _FOREIGN.get(code, ServiceError)(f"{code.name}: {told or 'no more is known'}", code=code.name)
+
+
+def error_in(status: Status) -> Expected | None:
+    """The exception a message of `message_of` was made of; None: it was made by others."""
+    for detail in status.details:
         info = ErrorInfo()
         if (
             detail.Is(ErrorInfo.DESCRIPTOR)
@@ -117,12 +132,9 @@ def error_of(error: grpc.RpcError) -> Expected:
             and info.domain == DOMAIN
             and info.reason in _CLASSES
         ):
-            assert status is not None
             ids = {name: value for name, value in info.metadata.items() if name not in _TAKEN}
             return _CLASSES[info.reason](status.message, **ids)
-    code = error.code() if hasattr(error, "code") else StatusCode.UNKNOWN
-    told = error.details() if hasattr(error, "details") else str(error)
-    return _FOREIGN.get(code, ServiceError)(f"{code.name}: {told or 'no more is known'}", code=code.name)
+    return None
 
 
 def retry_after_s(error: grpc.RpcError) -> float | None:
@@ -149,9 +161,9 @@ def _known(cls: type[BaseException]) -> type[Expected] | None:
     return next((base for base in cls.__mro__ if base in CODES), None)
 
 
-def _status(code: StatusCode, message: str, details: Status) -> grpc.Status:
+def _status(code: StatusCode, message: str, details: Status) -> Status:
     details.code, details.message = code.value[0], message
-    return rpc_status.to_status(details)  # type: ignore[no-any-return]
+    return details
 
 
 def _rich_status(error: grpc.RpcError) -> Status | None:

@@ -227,6 +227,23 @@ def test_the_service_reads_sources_itself(live: Running) -> None:
             assert time.monotonic() < deadline, view
             await asyncio.sleep(0.2)
         assert view.position.frames == 48
+        # What is dropped of it is had again from the file the service reads; what was pushed has none.
+        archive = Retention(summary_only_after_s=0.0)
+        retained = replace(new, stream_id="archived", retention=archive)
+        await cluster.create_stream(retained)
+        while not (await cluster.get_stream("archived")).position.complete:
+            assert time.monotonic() < deadline, view
+            await asyncio.sleep(0.2)
+        session = await cluster.open_ingest(
+            replace(wanted("pushed"), retention=archive), PayloadKind.RGB, Overload.BLOCK
+        )
+        await session.push(raw(FRAMES))
+        await session.close()
+        for name, why in (("archived", f"re-encoded from '{clip}': "), ("pushed", "the stream was pushed")):
+            call = AskCall(streams=(name,), question="what moves?", options=AskOptions(top_k=2, max_new_tokens=2))
+            *_, last = [piece async for piece in cluster.ask(call)]
+            assert isinstance(last, Answered)
+            assert any(why in warning for warning in last.result.warnings), last
 
     asyncio.run(run())
 

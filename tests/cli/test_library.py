@@ -7,7 +7,6 @@ import re
 import shlex
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,8 @@ import pytest
 from PIL import Image
 
 from cacheflow_ray.cli.app import run
-from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.media import write_video
+from memory_store import Store
 from tests.oracles import moving_frames
 from tests.service.mortal import MortalCluster, served
 
@@ -68,6 +67,19 @@ def test_without_a_stream_all_are_searched_or_those_described(store: str, capsys
     assert {moment["stream"] for moment in told["moments"]} == set(SITES)
     assert all(moment["end_s"] >= 5 and moment["start_s"] <= 7 for moment in told["moments"])
     assert (told["text"], told["warnings"], told["picture"]) == ("a grey patch", [], None)
+
+
+def test_dates_are_of_the_clock(store: str, capsys: Capture) -> None:
+    """The door's video began at eight; of the others nobody knows when they did."""
+    line = ("search", "a grey patch", "--data", store, "--top", "50")
+    with Store.open(store) as opened:
+        opened.relabel("door", {"site": "north", "start": "2026-04-11T08:00:00+00:00"})
+    told = asked(capsys, *line, "--from", "2026-04-11T08:00:05", "--to", "2026-04-11T10:00:07+02:00")
+    assert {moment["stream"] for moment in told["moments"]} == {"door"}
+    assert all(moment["end_s"] >= 5 and moment["start_s"] <= 7 for moment in told["moments"])
+    assert "left out 2 streams whose label 'start'" in told["warnings"][0]
+    assert run([*line, "--from", "2026-04-12"]) == 1
+    assert "of that time" in capsys.readouterr().err
 
 
 def test_one_stream_is_searched_as_ever(store: str, capsys: Capture) -> None:
@@ -131,6 +143,10 @@ def test_the_library_is_asked_and_says_who_answers(store: str, tmp_path: Path, c
         ("search door who? --label site=north", "'door' is a stream"),
         ("search who? --label north", "--label: 'north' is not allowed; allowed: NAME=VALUE"),
         ("search who? --top 0", "--top"),
+        ("search door who? --from 2026-04-11", "use --streams 'door'"),
+        ("search who? --from 2026-13-11", "--from: '2026-13-11' is not a date"),
+        ("search who? --from 2026-04-11 --to 9:00", "--to: '9:00' is not a date"),
+        ("ask door who? --to 2026-04-11T08:00", "use --streams 'door'"),
         ("search who? --streams x*", "there are no streams 'x*'"),
         ("search who? --label site=west", "there are no streams labelled site=west"),
         ("search who? --from 1:00:00", "between 3600 s and inf s"),
@@ -191,6 +207,7 @@ def test_the_page_about_it_runs(store: str, tmp_path: Path, capsys: Capture, mon
         assert (prompt, program, run(args)) == ("$", "cacheflow", 0), line
     assert (tmp_path / "moments.png").exists()
     capsys.readouterr()
-    monkeypatch.setattr(VideoMemory, "open", partial(VideoMemory.open, model=MODEL))
-    exec(compile(blocks[1][1], "library.md", "exec"), {})
+    code = blocks[1][1].replace('open("cacheflow-data")', f'open("cacheflow-data", model="{MODEL}")')
+    assert MODEL in code
+    exec(compile(code, "library.md", "exec"), {})
     assert capsys.readouterr().out.splitlines()[0].startswith("cam-1 ")

@@ -99,10 +99,38 @@ def test_limits_hold_and_an_answer_says_what_it_left_out(data: Path, told: Told)
     assert kept["retention"]["max_blocks"] == blocks - 1
     assert told("streams", "show", "shapes", "--data", data)[1]["blocks"] == blocks - 1
     told("streams", "retain", "shapes", "--data", data, "--summary-only-after", "0s")
-    answer = told("ask", "shapes", "what is there", "--data", data, "--max-new-tokens", "1", "--window", "1")[1]
-    assert any("re-encode needed" in warning for warning in answer["warnings"])
+    question = ["ask", "shapes", "what is there", "--data", data, "--max-new-tokens", "1", "--window", "1"]
+    answer = told(*question, "--no-reencode")[1]
+    assert any("re-encode needed, but re-encoding is switched off" in warning for warning in answer["warnings"])
+    assert answer["reencoded"] is None
+    answer = told(*question, "--reencode-blocks", 2, "--warm-up", 1, "--reencode-seconds", 60)[1]
+    again = answer["reencoded"]
+    assert (len(again["block_idxs"]), again["warm_up_blocks"]) == (2, 1)
+    assert Path(again["source"]).name == "shapes.mp4"
+    assert any("re-encoded from" in warning for warning in answer["warnings"])
+    assert any("a question re-encodes 2 blocks at most" in warning for warning in answer["warnings"])
     assert told("inspect", "shapes", "--data", data, "--out", data / "x.png")[0] == 0
     assert told("streams", "retain", "shapes", "--data", data, "--keep-all")[1]["retention"]["max_blocks"] is None
+
+
+def test_an_archive_keeps_summaries_and_answers_from_its_file(made: Path, tmp_path: Path, told: Told) -> None:
+    clip, data = made.parent / "shapes.mp4", tmp_path / "archive"
+    options = ["--fps", "8", "--window", "1", "--block-size", "16", "--tau", "0.95"]
+    model = ["--model", "random:tiny-llava-onevision", "--data", data]
+    assert told("ingest", clip, *options, *model, "--summary-only-after", "0")[0] == 0
+    told_of = told("streams", "show", "shapes", "--data", data)[1]
+    assert told_of["settings"]["read_from"] == str(clip)
+    assert (
+        told("store", "stats", "--data", data)[1]["live_bytes"]
+        < told("store", "stats", "--data", made)[1]["live_bytes"] / 2
+    )
+    question = ["shapes", "what is there", "--max-new-tokens", "4", "--warm-up", "999"]
+    found = told("ask", *question, "--data", data)[1]
+    wanted = told("ask", *question, "--data", made)[1]
+    assert (found["text"], found["evidence"]) == (wanted["text"], wanted["evidence"])
+    assert found["reencoded"]["exact_idxs"] == found["reencoded"]["block_idxs"] != []
+    code, error = told("ingest", clip, "--summary-only-after", "0", "--server", "127.0.0.1:1")
+    assert (code, error["error"]["type"]) == (2, "UsageError")
 
 
 def test_shards_and_durability_are_chosen_when_a_store_is_made(made: Path, tmp_path: Path, told: Told) -> None:

@@ -50,3 +50,20 @@ def test_the_drop_study_shows_world_drift_and_clips(checkpoint: Path, tmp_path: 
     assert plain["last_kept", 0.9]["mean_likeness"] >= 0.9  # what memory holds is never further off than tau
     assert run(["eval", "dropping", "--model", str(checkpoint), "--tau", "low"]) == 2
     assert "tau" in capsys.readouterr().err
+
+
+def test_the_reencode_study_comes_nearer_with_every_block_of_warm_up(checkpoint: Path, capsys: Capture) -> None:
+    asked = ["eval", "reencode", "--model", str(checkpoint), "--frames", "64", "--blocks", "3", "--questions", "1"]
+    asked += ["--tau", "0.9", "--window", "4"]
+    assert run([*asked, "--warm-up", "0,1,4", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert report["compared"] == 3 and report["questions"] > 0 and report["machine"]["cpu"]
+    none, one, enough = report["rows"]
+    assert [row["warm_up"] for row in report["rows"]] == [0, 1, 4]
+    for row in report["rows"]:
+        assert len(row["key_error"]) == len(row["value_error"]) == 2
+        assert row["key_error"][0] < 1e-5 and row["worst_error"] >= max(row["key_error"] + row["value_error"])
+    assert none["worst_error"] > one["worst_error"] > 1e-3 > 1e-5 > enough["worst_error"]
+    assert enough["exact"] == 3 and enough["right"] == report["kept_right"]
+    assert run([*asked, "--warm-up", "500"]) == 2
+    assert "make it longer with --frames" in capsys.readouterr().err

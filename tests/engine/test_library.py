@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.core.consensus import merge, vote_ranking
 from cacheflow_ray.core.summary import make_summary
-from cacheflow_ray.engine import LibraryScope, StreamMoment, VideoMemory
+from cacheflow_ray.engine import LibraryFound, LibraryScope, StreamMoment, VideoMemory
 from cacheflow_ray.engine.batch import StageTimes, commit, encode_frames
 from cacheflow_ray.engine.library import search_library
 from cacheflow_ray.engine.opened import Backend
@@ -169,6 +170,45 @@ def test_a_time_range_is_of_every_stream_s_own_time(backend: Backend) -> None:
         assert set(moment.evidence.block_idxs) <= set(overlapping)
     with pytest.raises(NothingToAnswer, match="between 500 s and inf s"):
         search_library(backend, EVERYWHERE, TEXT, AskOptions(time_range=TimeRange(start_s=500)))
+
+
+def test_what_was_recorded_at_a_time_of_the_clock(own: Backend) -> None:
+    """Streams began at 8:00:00, 8:00:05 and, in another zone, 8:00:10; of the others nobody knows."""
+    for name, began in (
+        ("cam-1", "2026-04-11T08:00:00"),
+        ("cam-2", "2026-04-11T08:00:05Z"),
+        ("door", "2026-04-11T10:00:10+02:00"),
+        ("acme:cam-1", "yesterday"),
+    ):
+        own.store.relabel(name, {"start": began})
+    eight_s = datetime(2026, 4, 11, 8, tzinfo=UTC).timestamp()
+
+    def between(start_s: float, end_s: float, options: AskOptions) -> LibraryFound:
+        scope = LibraryScope(recorded=TimeRange(start_s=eight_s + start_s, end_s=eight_s + end_s))
+        return search_library(own, scope, TEXT, options)
+
+    every = AskOptions(top_k=50, candidates=500)
+    found = between(7.0, 9.0, every)
+    assert streams(found.moments) == {"cam-1", "cam-2"}
+    for moment in found.moments:
+        own_s = TimeRange(start_s=7.0, end_s=9.0) if moment.stream == "cam-1" else TimeRange(start_s=2.0, end_s=4.0)
+        assert set(moment.evidence.block_idxs) <= set(own.store.blocks_in(moment.stream, own_s))
+    assert found.warnings == (
+        "left out 2 streams whose label 'start' does not tell when they began: acme:cam-1, zeta:cam-1",
+    )
+    assert streams(between(12.0, 13.0, every).moments) == {"cam-1", "cam-2", "door"}
+    both = AskOptions(top_k=50, candidates=500, time_range=TimeRange(end_s=3.0))  # of its own time
+    assert streams(between(7.0, 9.0, both).moments) == {"cam-2"}
+    with pytest.raises(NothingToAnswer, match="of that time \\(left out 2 streams"):
+        between(-60.0, -50.0, every)
+
+    memory = VideoMemory(own.store, own.model)
+    scope = LibraryScope(streams="cam-*", recorded=TimeRange(start_s=eight_s + 7, end_s=eight_s + 9))
+    answer = memory.ask_library(TEXT, where=scope, options=AskOptions(max_new_tokens=2))
+    first_s = {"cam-1": 7.0, "cam-2": 2.0}[answer.stream]
+    own_time = TimeRange(start_s=first_s, end_s=first_s + 2)
+    alone = memory.ask(answer.stream, TEXT, options=AskOptions(max_new_tokens=2, time_range=own_time)).result
+    assert answer.result.evidence == alone.evidence
 
 
 def test_what_is_deleted_is_not_found_and_what_comes_is(own: Backend) -> None:

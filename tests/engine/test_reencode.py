@@ -319,7 +319,7 @@ def test_what_was_pushed_has_no_source(llava: VideoModel, tmp_path: Path) -> Non
         memory.store.set_retention("s", Retention(summary_only_after_s=0.0))
         writer.push(moving_frames(45))
         writer.finish()
-        assert "it was pushed" in left_out(asked(memory))
+        assert "the stream was pushed" in left_out(asked(memory))
 
 
 def test_limits_hold_and_the_best_come_first(llava: VideoModel, video: Path, tmp_path: Path) -> None:
@@ -362,7 +362,9 @@ def test_a_service_reads_no_file_outside_its_folder(video: Path, tmp_path: Path)
     os.mkfifo(tmp_path / "pipe")
     assert "neither file nor folder" in str(Access().refusal(str(tmp_path / "pipe")))
     assert Access(root=None).refusal("https://example.org/a.mp4") is None
-    assert "camera" in str(Access().refusal("rtsp://example.org/a"))
+    assert "cannot be read twice" in str(Access().refusal("rtsp://example.org/a"))
+    (tmp_path / "round").symlink_to(tmp_path / "round")
+    assert "cannot be found" in str(Access().refusal(str(tmp_path / "round")))
 
 
 def test_a_folder_of_images_is_a_source_too(llava: VideoModel, tmp_path: Path) -> None:

@@ -374,7 +374,9 @@ class StoreConformance:
 
         def check(**narrowed: object) -> None:
             within = [name for name in blocks if name[0] in narrowed.get("streams", ("cam", "door", "attic"))]
+            ranges = narrowed.get("time_range", {})
             within = [name for name in within if "time_range" not in narrowed or 1 <= name[1] <= 3]
+            within = [name for name in within if not isinstance(ranges, dict) or not ranges or name[0] in ranges]
             scores = brute_force([blocks[name] for name in within], queries, per_head=per_head)
             wanted = [[within[at] for at in np.argsort(-row)[:9]] for row in scores]
             found = store.library.search(queries, fingerprint="model-a", limit=9, per_head=per_head, **narrowed)
@@ -385,6 +387,7 @@ class StoreConformance:
         check()
         check(streams=["door", "attic", "cellar"])
         check(streams=["cam"], time_range=TimeRange(start_s=1.1, end_s=3.2))
+        check(streams=["cam", "attic"], time_range={"cam": TimeRange(start_s=1.1, end_s=3.2), "door": TimeRange()})
         store.delete_stream("door")
         blocks = {name: block for name, block in blocks.items() if name[0] != "door"}
         check()

@@ -27,9 +27,11 @@ from cacheflow_ray.actors.api import (
     SearchCall,
     StreamView,
 )
+from cacheflow_ray.actors.index_api import FilePage, IndexView, NewIndex
+from cacheflow_ray.archive.records import FileRecord, JobRecord, JobState, JobTotals
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.engine.reports import AnswerResult, Evidence, StreamInfo, Usage
-from cacheflow_ray.errors import NothingToAnswer
+from cacheflow_ray.errors import JobNotFound, NothingToAnswer, UsageError
 from memory_store.errors import EpochFenced, StreamExists, StreamNotFound
 from memory_store.records import Retention, StreamRecord
 
@@ -141,6 +143,56 @@ class Session:
 
 
 @dataclass(eq=False)
+class MemoryIndex:
+    """See `IndexPort`: jobs that stay as they are until a test puts another state there.
+
+    Args:
+        over: totals with which every job is done as soon as it is started.
+    """
+
+    jobs_of: dict[str, dict[str, IndexView]] = field(default_factory=dict)
+    records: dict[str, list[FileRecord]] = field(default_factory=dict)
+    started: list[NewIndex] = field(default_factory=list)
+    over: JobTotals | None = None
+
+    async def start(self, new: NewIndex) -> IndexView:
+        self.started.append(new)
+        job = JobRecord(id=new.job_id, sources=new.sources, started_s=len(self.started), is_served=True)
+        if self.over is not None:
+            job = replace(job, state=JobState.DONE, ended_s=job.started_s + 1)
+            self.jobs_of.setdefault(new.tenant, {})[new.job_id] = IndexView(job=job, totals=self.over)
+        return self.jobs_of.setdefault(new.tenant, {}).setdefault(new.job_id, IndexView(job=job, totals=JobTotals()))
+
+    async def get(self, tenant: str, job_id: str) -> IndexView:
+        try:
+            return self.jobs_of[tenant][job_id]
+        except KeyError:
+            raise JobNotFound(f"there is no index job {job_id!r}: see the list", job_id=job_id) from None
+
+    async def jobs(self, tenant: str) -> list[IndexView]:
+        return list(self.jobs_of.get(tenant, {}).values())[::-1]
+
+    async def cancel(self, tenant: str, job_id: str) -> None:
+        await self.end(tenant, job_id, JobState.CANCELLED)
+
+    async def end(self, tenant: str, job_id: str, state: JobState, error: Exception | None = None) -> None:
+        view = await self.get(tenant, job_id)
+        job = replace(view.job, state=state, ended_s=9.0)
+        self.jobs_of[tenant][job_id] = replace(view, job=job, error=error)
+
+    async def forget(self, tenant: str, job_id: str) -> None:
+        if not (await self.get(tenant, job_id)).is_over:
+            raise UsageError(f"index job {job_id!r} is under way: cancel it first", job_id=job_id)
+        del self.jobs_of[tenant][job_id]
+
+    async def files(self, page: FilePage) -> list[FileRecord]:
+        found = [record for record in self.records.get(page.tenant, []) if record.uri > page.after]
+        return [record for record in found if page.job_id in (None, record.job) and page.state in (None, record.state)][
+            : page.limit
+        ]
+
+
+@dataclass(eq=False)
 class MemoryCluster:
     """See `ClusterPort`.
 
@@ -164,6 +216,7 @@ class MemoryCluster:
     num_answering: int = 0
     num_pieces: int = 0
     counts: tuple[int, int] = (1, 1)
+    index: MemoryIndex = field(default_factory=MemoryIndex)
 
     def __post_init__(self) -> None:
         self.gate.set()

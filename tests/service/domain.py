@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from hypothesis import strategies as st
@@ -152,7 +153,17 @@ def reaches(draw: st.DrawFn, tenant: str) -> tuple[tuple[str, ...], LibraryScope
     if draw(st.booleans()):
         return tuple(draw(st.lists(ids(tenant), min_size=1, max_size=4, unique=True))), None
     globs = st.one_of(st.just("*"), st.from_regex(r"[A-Za-z0-9._*?\[\]!-]{1,128}", fullmatch=True))
-    return (), LibraryScope(streams=draw(globs), labels=draw(labels), tenant=tenant)
+    end_s = st.one_of(st.none(), st.integers(0, 2**33).map(float))
+    ends = sorted((draw(end_s), draw(end_s)), key=lambda end: end or 0.0)
+    recorded = TimeRange(
+        start_s=-math.inf if ends[0] is None else ends[0], end_s=math.inf if ends[1] is None else ends[1]
+    )
+    return (), LibraryScope(
+        streams=draw(globs),
+        labels=draw(labels),
+        tenant=tenant,
+        recorded=None if ends == [None, None] else recorded,
+    )
 
 
 @st.composite

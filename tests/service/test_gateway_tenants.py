@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from google.longrunning import operations_pb2
 from google.protobuf.message import Message
 from grpc import StatusCode
 
 from cacheflow_ray.errors import InvalidConfig
 from cacheflow_ray.service.keys import KeyRing
-from cacheflow_ray.service.v1 import admin_pb2, answer_pb2, search_pb2, stream_pb2
+from cacheflow_ray.service.v1 import admin_pb2, answer_pb2, library_pb2, search_pb2, stream_pb2
 from tests.service.serving import FINISH, METHODS, Served, framed, in_loop, refused, serving, started
 
 HASHED = f"sha256:{hashlib.sha256(b'key-of-zeta').hexdigest()}"
@@ -44,6 +45,13 @@ OTHERS: dict[str, Message] = {
     "CreateStream": stream_pb2.CreateStreamRequest(stream=stream_pb2.Stream(name="door")),
     "ListStreams": stream_pb2.ListStreamsRequest(),
     "Ingest": started("door"),
+    "CreateIndexJob": library_pb2.CreateIndexJobRequest(sources=["videos"], job_id="door"),
+    "ListIndexFiles": library_pb2.ListIndexFilesRequest(),
+    "ListOperations": operations_pb2.ListOperationsRequest(),
+    "GetOperation": operations_pb2.GetOperationRequest(name="operations/door"),
+    "WaitOperation": operations_pb2.WaitOperationRequest(name="operations/door"),
+    "CancelOperation": operations_pb2.CancelOperationRequest(name="operations/door"),
+    "DeleteOperation": operations_pb2.DeleteOperationRequest(name="operations/door"),
     "GetStatus": admin_pb2.GetStatusRequest(),
     "Scale": admin_pb2.ScaleRequest(),
 }
@@ -69,7 +77,7 @@ async def test_without_a_key_nothing_is_done(method: str, keys: Path) -> None:
         for metadata in [*stale, (("x-api-key", HASHED),), (("x-api-key", ""),)]:
             caller = Served(served.cluster, served.gateway, served.channel, metadata)
             assert (await refused(caller.call(method, request)))[0] is StatusCode.UNAUTHENTICATED
-        assert not served.cluster.streams
+        assert not served.cluster.streams and not served.cluster.index.started
 
 
 @pytest.mark.parametrize(

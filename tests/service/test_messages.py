@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 
 import pytest
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -207,6 +208,7 @@ def test_warnings_tell_bare_names() -> None:
         ("library.stream_glob", [], {"stream_glob": "a/b"}),
         ("library.stream_glob", [], {"stream_glob": "x" * 129}),
         ("library.labels", [], {"labels": {"": "x"}}),
+        ("library.recorded_to", [], {"recorded_from": Timestamp(seconds=9), "recorded_to": Timestamp(seconds=8)}),
         ("library.labels", [], {"labels": {str(at): "x" for at in range(65)}}),
     ],
 )

@@ -62,7 +62,7 @@ def _lint_file(file: FileDescriptorProto, proto: Path) -> Iterator[str]:
             yield f"{file.package}.{service.name}: no Service"
         for rpc in service.method:
             for kind, used in (("Request", rpc.input_type), ("Response", rpc.output_type)):
-                if used != f".{file.package}.{rpc.name}{kind}":
+                if used not in (f".{file.package}.{rpc.name}{kind}", ".google.longrunning.Operation"):
                     yield f"{file.package}.{service.name}.{rpc.name}: takes or gives {used}"
     yield from _uncommented(file, (proto / file.name).read_text(encoding="utf-8").splitlines())
 

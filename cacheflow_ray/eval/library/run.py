@@ -91,9 +91,7 @@ def run_library(model: VideoModel, plan: LibraryPlan, *, note: Callable[[str], N
         with tempfile.TemporaryDirectory(prefix="cacheflow-library-") as place, Store.open(Path(place)) as store:
             corpus = ingest_library(Backend(model=model, store=store), videos, plan.frames, plan.settings, note=note)
             if not corpus.sought:
-                raise UsageError(
-                    f"{videos} videos of {plan.frames} frames show nothing to ask about: take more"
-                )
+                raise UsageError(f"{videos} videos of {plan.frames} frames show nothing to ask about: take more")
             yield _row(model, store, corpus, plan, videos)
 
 

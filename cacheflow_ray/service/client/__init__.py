@@ -9,8 +9,19 @@ Client ──> AsyncClient ── call, ask ──> Connection            tried 
 from cacheflow_ray.service.client.aio import AsyncClient
 from cacheflow_ray.service.client.answer import AsyncAnswer
 from cacheflow_ray.service.client.channel import Tls
+from cacheflow_ray.service.client.index import AsyncIndexJob, IndexJob
 from cacheflow_ray.service.client.ingest import IngestOptions
 from cacheflow_ray.service.client.sources import FrameLike
 from cacheflow_ray.service.client.sync import Answer, Client
 
-__all__ = ["Answer", "AsyncAnswer", "AsyncClient", "Client", "FrameLike", "IngestOptions", "Tls"]
+__all__ = [
+    "Answer",
+    "AsyncAnswer",
+    "AsyncClient",
+    "AsyncIndexJob",
+    "Client",
+    "FrameLike",
+    "IndexJob",
+    "IngestOptions",
+    "Tls",
+]

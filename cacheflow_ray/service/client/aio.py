@@ -7,15 +7,20 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Self
 
+from google.longrunning import operations_pb2
 from grpc_health.v1 import health_pb2
 
 from cacheflow_ray.actors.api import AskCall, ClusterStatus, Found, Moment, NewStream, SearchCall, StreamView
+from cacheflow_ray.actors.index_api import FilePage, NewIndex
+from cacheflow_ray.archive.records import FileRecord, FileState
 from cacheflow_ray.config import AskOptions
 from cacheflow_ray.engine.scope import EVERYWHERE, Where, parted
+from cacheflow_ray.errors import JobNotFound
 from cacheflow_ray.service import messages
 from cacheflow_ray.service.client import methods
 from cacheflow_ray.service.client.answer import AsyncAnswer
 from cacheflow_ray.service.client.channel import Asks, Connection, Gets, Method, Tls
+from cacheflow_ray.service.client.index import AsyncIndexJob
 from cacheflow_ray.service.client.ingest import IngestOptions, Progress, Watcher, check, opened
 from cacheflow_ray.service.client.pushing import Pushing
 from cacheflow_ray.service.client.sources import Source
@@ -227,6 +232,51 @@ class AsyncClient:
 
     async def _search(self, call: SearchCall) -> Found:
         return messages.read_found(await self._call(methods.SEARCH, messages.write_search(call)))
+
+    async def index(self, new: NewIndex) -> AsyncIndexJob:
+        """Have the service index a library, as an operation of its own; whoever looks after it may go away.
+
+        Raises:
+            UsageError: a source that the service may not read. LimitExceeded: another job is under way.
+        """
+        return self._job(await self._call(methods.CREATE_INDEX_JOB, messages.write_new_index(new)))
+
+    async def index_job(self, name: str) -> AsyncIndexJob:
+        """A job by the name of its operation. Raises: JobNotFound."""
+        request = operations_pb2.GetOperationRequest(name=name)
+        return self._job(await self._call(methods.GET_OPERATION, request))
+
+    async def index_jobs(self) -> list[AsyncIndexJob]:
+        """All jobs, the newest first."""
+        found: list[AsyncIndexJob] = []
+        request = operations_pb2.ListOperationsRequest(name="operations", page_size=_PAGE_SIZE)
+        while True:
+            page = await self._call(methods.LIST_OPERATIONS, request)
+            found += map(self._job, page.operations)
+            if not page.next_page_token:
+                return found
+            request.page_token = page.next_page_token
+
+    async def forget_index_job(self, name: str) -> None:
+        """A job that is over; its files and streams stay. Raises: JobNotFound; UsageError: it is under way."""
+        request = operations_pb2.DeleteOperationRequest(name=name)
+        await self._call(methods.DELETE_OPERATION, request, done_by_then=JobNotFound)
+
+    async def index_files(self, *, state: FileState | None = None, job: str | None = None) -> list[FileRecord]:
+        """What became of files, by uri. Args: job: name of the operation that touched them last."""
+        found: list[FileRecord] = []
+        job_id = None if job is None else messages.read_job_name(job)
+        page = FilePage(tenant="", after="", limit=_PAGE_SIZE, job_id=job_id, state=state)
+        token = ""
+        while True:
+            answer = await self._call(methods.LIST_INDEX_FILES, messages.write_file_page(page, token=token))
+            found += map(messages.read_index_file, answer.files)
+            if not answer.next_page_token:
+                return found
+            token = answer.next_page_token
+
+    def _job(self, operation: operations_pb2.Operation) -> AsyncIndexJob:
+        return AsyncIndexJob(self._connection, operation, timeout_s=self._timeout_s)
 
     async def status(self) -> ClusterStatus:
         """What runs. Raises: PermissionDenied."""

@@ -16,6 +16,7 @@ from cacheflow_ray.errors import ServiceError
 from cacheflow_ray.service.client.aio import AsyncClient
 from cacheflow_ray.service.client.answer import AsyncAnswer
 from cacheflow_ray.service.client.channel import Tls
+from cacheflow_ray.service.client.index import AsyncIndexJob, IndexJob
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -84,6 +85,18 @@ def _iterated(method: Callable[Concatenate[AsyncClient, P], AsyncAnswer]) -> Cal
     return ask
 
 
+def _followed(
+    method: Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, AsyncIndexJob]],
+) -> Callable[Concatenate[Client, P], IndexJob]:
+    """The method of `AsyncClient`, with a job that is followed without asyncio."""
+
+    @wraps(method)
+    def follow(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> IndexJob:
+        return IndexJob(self.loop, self.loop.run(method(self.aio, *args, **kwargs)))
+
+    return follow
+
+
 class Answer:
     """Iterate it for the text as it is made, then read `result`; as `AsyncAnswer`."""
 
@@ -147,9 +160,17 @@ class Client:
     ask_library = _iterated(AsyncClient.ask_library)
     search = _waited(AsyncClient.search)
     search_library = _waited(AsyncClient.search_library)
+    index = _followed(AsyncClient.index)
+    index_job = _followed(AsyncClient.index_job)
+    index_files = _waited(AsyncClient.index_files)
+    forget_index_job = _waited(AsyncClient.forget_index_job)
     status = _waited(AsyncClient.status)
     scale = _waited(AsyncClient.scale)
     health = _waited(AsyncClient.health)
+
+    def index_jobs(self) -> list[IndexJob]:
+        """As `AsyncClient.index_jobs`."""
+        return [IndexJob(self.loop, job) for job in self.loop.run(self.aio.index_jobs())]
 
     def close(self) -> None:
         """Ends what is under way. Again: does nothing."""

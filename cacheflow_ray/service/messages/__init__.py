@@ -19,6 +19,17 @@ from cacheflow_ray.service.messages.answers import (
 )
 from cacheflow_ray.service.messages.cluster import metrics_of, read_scale, read_status, write_status
 from cacheflow_ray.service.messages.fields import parse
+from cacheflow_ray.service.messages.index_files import (
+    read_file_page,
+    read_index_file,
+    read_job_name,
+    read_page_size,
+    read_uri_token,
+    write_file_page,
+    write_index_file,
+    write_job_name,
+    write_uri_token,
+)
 from cacheflow_ray.service.messages.ingest import (
     Granted,
     Start,
@@ -30,6 +41,12 @@ from cacheflow_ray.service.messages.ingest import (
     write_frame,
     write_start,
     write_started,
+)
+from cacheflow_ray.service.messages.library import (
+    read_new_index,
+    read_operation,
+    write_new_index,
+    write_operation,
 )
 from cacheflow_ray.service.messages.streams import (
     Changes,
@@ -55,10 +72,16 @@ __all__ = [
     "read_answer",
     "read_changes",
     "read_evidence",
+    "read_file_page",
     "read_found",
     "read_frame",
+    "read_index_file",
+    "read_job_name",
+    "read_new_index",
     "read_new_stream",
+    "read_operation",
     "read_page",
+    "read_page_size",
     "read_question",
     "read_scale",
     "read_search",
@@ -66,13 +89,19 @@ __all__ = [
     "read_started",
     "read_status",
     "read_stream",
+    "read_uri_token",
     "write_ack",
     "write_answer",
     "write_changes",
     "write_evidence",
+    "write_file_page",
     "write_found",
     "write_frame",
+    "write_index_file",
+    "write_job_name",
+    "write_new_index",
     "write_new_stream",
+    "write_operation",
     "write_page_token",
     "write_question",
     "write_search",
@@ -80,4 +109,5 @@ __all__ = [
     "write_started",
     "write_status",
     "write_stream",
+    "write_uri_token",
 ]

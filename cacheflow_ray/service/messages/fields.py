@@ -109,7 +109,23 @@ def read_where(
             "'.', '_', '-', '*', '?' and sets as [a-z] or [!ab]",
             field="library.stream_glob",
         )
-    return (), LibraryScope(streams=glob, labels=read_labels(library.labels, "library.labels"), tenant=tenant)
+    return (), LibraryScope(
+        streams=glob,
+        labels=read_labels(library.labels, "library.labels"),
+        tenant=tenant,
+        recorded=_read_recorded(library),
+    )
+
+
+def _read_recorded(library: common_pb2.LibraryScope) -> TimeRange | None:
+    """Unix seconds; an end that is absent is open. Raises: UsageError: it ends before it starts."""
+    ends = {
+        end: getattr(library, name).ToNanoseconds() / 10**9
+        for end, name in (("start_s", "recorded_from"), ("end_s", "recorded_to"))
+        if library.HasField(name)
+    }
+    with within("library.recorded_to"):
+        return TimeRange(**ends) if ends else None
 
 
 def write_library(scope: LibraryScope | None) -> common_pb2.LibraryScope | None:
@@ -118,7 +134,13 @@ def write_library(scope: LibraryScope | None) -> common_pb2.LibraryScope | None:
         return None
     if scope.tenant is not None:
         raise UsageError("library.tenant: a server knows whose it is by the key; leave it out", field="library.tenant")
-    return common_pb2.LibraryScope(stream_glob="" if scope.streams == "*" else scope.streams, labels=scope.labels)
+    message = common_pb2.LibraryScope(stream_glob="" if scope.streams == "*" else scope.streams, labels=scope.labels)
+    if scope.recorded is not None:
+        ends = (message.recorded_from, scope.recorded.start_s), (message.recorded_to, scope.recorded.end_s)
+        for end, time_s in ends:
+            if math.isfinite(time_s):
+                end.FromNanoseconds(nanoseconds(time_s))
+    return message
 
 
 def read_time_range(message: common_pb2.TimeRange, field: str) -> TimeRange:

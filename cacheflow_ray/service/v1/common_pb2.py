@@ -22,9 +22,10 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/common.proto\x12\x0c\x63\x61\x63heflow.v1\"K\n\tTimeRange\x12\x14\n\x07start_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x65nd_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_start_sB\x08\n\x06_end_s\"\x8a\x01\n\x0cLibraryScope\x12\x13\n\x0bstream_glob\x18\x01 \x01(\t\x12\x36\n\x06labels\x18\x02 \x03(\x0b\x32&.cacheflow.v1.LibraryScope.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xed\x01\n\x08\x45vidence\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nblock_idxs\x18\x04 \x03(\r\x12\x12\n\x05score\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12)\n\x04kind\x18\x06 \x01(\x0e\x32\x1b.cacheflow.v1.Evidence.Kind\x12\x11\n\tthumbnail\x18\x07 \x01(\x0c\"A\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_RETRIEVED\x10\x01\x12\x0f\n\x0bKIND_WINDOW\x10\x02\x42\x08\n\x06_scoreb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19\x63\x61\x63heflow/v1/common.proto\x12\x0c\x63\x61\x63heflow.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\tTimeRange\x12\x14\n\x07start_s\x18\x01 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05\x65nd_s\x18\x02 \x01(\x01H\x01\x88\x01\x01\x42\n\n\x08_start_sB\x08\n\x06_end_s\"\xee\x01\n\x0cLibraryScope\x12\x13\n\x0bstream_glob\x18\x01 \x01(\t\x12\x36\n\x06labels\x18\x02 \x03(\x0b\x32&.cacheflow.v1.LibraryScope.LabelsEntry\x12\x31\n\rrecorded_from\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brecorded_to\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xed\x01\n\x08\x45vidence\x12\x0e\n\x06stream\x18\x01 \x01(\t\x12\x0f\n\x07start_s\x18\x02 \x01(\x01\x12\r\n\x05\x65nd_s\x18\x03 \x01(\x01\x12\x12\n\nblock_idxs\x18\x04 \x03(\r\x12\x12\n\x05score\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12)\n\x04kind\x18\x06 \x01(\x0e\x32\x1b.cacheflow.v1.Evidence.Kind\x12\x11\n\tthumbnail\x18\x07 \x01(\x0c\"A\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x12\n\x0eKIND_RETRIEVED\x10\x01\x12\x0f\n\x0bKIND_WINDOW\x10\x02\x42\x08\n\x06_scoreb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -33,14 +34,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LIBRARYSCOPE_LABELSENTRY']._loaded_options = None
   _globals['_LIBRARYSCOPE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_TIMERANGE']._serialized_start=43
-  _globals['_TIMERANGE']._serialized_end=118
-  _globals['_LIBRARYSCOPE']._serialized_start=121
-  _globals['_LIBRARYSCOPE']._serialized_end=259
-  _globals['_LIBRARYSCOPE_LABELSENTRY']._serialized_start=214
-  _globals['_LIBRARYSCOPE_LABELSENTRY']._serialized_end=259
-  _globals['_EVIDENCE']._serialized_start=262
-  _globals['_EVIDENCE']._serialized_end=499
-  _globals['_EVIDENCE_KIND']._serialized_start=424
-  _globals['_EVIDENCE_KIND']._serialized_end=489
+  _globals['_TIMERANGE']._serialized_start=76
+  _globals['_TIMERANGE']._serialized_end=151
+  _globals['_LIBRARYSCOPE']._serialized_start=154
+  _globals['_LIBRARYSCOPE']._serialized_end=392
+  _globals['_LIBRARYSCOPE_LABELSENTRY']._serialized_start=347
+  _globals['_LIBRARYSCOPE_LABELSENTRY']._serialized_end=392
+  _globals['_EVIDENCE']._serialized_start=395
+  _globals['_EVIDENCE']._serialized_end=632
+  _globals['_EVIDENCE_KIND']._serialized_start=557
+  _globals['_EVIDENCE_KIND']._serialized_end=622
 # @@protoc_insertion_point(module_scope)

@@ -1,0 +1,93 @@
+"""Who does the work of `cacheflow index`, and where."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cacheflow_ray.cli.options import ModelChoice, Place
+
+if TYPE_CHECKING:
+    from cacheflow_ray.actors.topology import ClusterOptions
+    from cacheflow_ray.config import IndexOptions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Crew:
+    """Who does the work, and where."""
+
+    indexers: Annotated[
+        int, typer.Option("--indexers", metavar="N", rich_help_panel="Cluster", help="Processes, each with a model.")
+    ] = 1
+    files_at_once: Annotated[
+        int,
+        typer.Option("--files-at-once", metavar="N", rich_help_panel="Cluster", help="Of each, encoded together."),
+    ] = 8
+    gpus: Annotated[
+        float, typer.Option("--gpus-per-indexer", metavar="G", rich_help_panel="Cluster", help="0.5: two share one.")
+    ] = 0.0
+    cpus: Annotated[
+        float,
+        typer.Option("--cpus-per-indexer", metavar="C", rich_help_panel="Cluster", help="That its node has to spare."),
+    ] = 1.0
+    retries: Annotated[
+        int,
+        typer.Option("--retries", metavar="N", rich_help_panel="Cluster", help="Of a file, for what may pass."),
+    ] = 3
+    stores: Annotated[
+        int,
+        typer.Option(
+            "--stores", metavar="N", rich_help_panel="Cluster", help="Data folders; as many as the service has."
+        ),
+    ] = 1
+    ray_address: Annotated[
+        str | None,
+        typer.Option(
+            "--ray-address",
+            metavar="ADDR",
+            rich_help_panel="Cluster",
+            help="Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
+        ),
+    ] = None
+    namespace: Annotated[
+        str,
+        typer.Option(
+            "--namespace",
+            metavar="NAME",
+            rich_help_panel="Cluster",
+            help="In Ray; the stores of a service in the same are used.",
+        ),
+    ] = "cacheflow"
+
+    @property
+    def is_local(self) -> bool:
+        """Whether anything was said that a service has its own ways of."""
+        return self != Crew(indexers=self.indexers, files_at_once=self.files_at_once)
+
+    def options(self) -> IndexOptions:
+        """Raises InvalidConfig."""
+        from cacheflow_ray.config import IndexOptions
+
+        return IndexOptions(
+            indexers=self.indexers,
+            files_at_once=self.files_at_once,
+            gpus_per_indexer=self.gpus,
+            cpus_per_indexer=self.cpus,
+            retries=self.retries,
+        )
+
+    def cluster(self, place: Place, model: ModelChoice) -> ClusterOptions:
+        """Raises InvalidConfig."""
+        from cacheflow_ray.actors.topology import ClusterOptions
+        from cacheflow_ray.config import Defaults, TopologyOptions
+
+        defaults = Defaults.from_environment()
+        return ClusterOptions(
+            data=place.folder(defaults),
+            model=model.name(defaults),
+            model_options=model.options(defaults),
+            topology=TopologyOptions(stores=self.stores, namespace=self.namespace, encoders=self.indexers),
+            ray_address=self.ray_address,
+        )
