@@ -27,6 +27,7 @@ from cacheflow_ray.engine.creating import WantedStream, ensure_stream, look
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pool import EncoderPool
 from cacheflow_ray.engine.position import End, Position
+from cacheflow_ray.engine.scope import START
 from cacheflow_ray.errors import (
     CacheFlowError,
     ClusterUnavailable,
@@ -42,8 +43,6 @@ _LOG = logging.getLogger(__name__)
 _UNDER_WAY = 16
 #: What may be otherwise the next time. A file's own faults stay.
 _PASSING = (ClusterUnavailable, EncoderLost, EpochFenced, StoreFull, StoreUnavailable, QuotaExceeded, OSError)
-#: A stream's label for when its file was recorded.
-START = "start"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,16 @@ class DroppedKv:
         ),
     ] = None
 
+    source: Annotated[
+        str | None,
+        typer.Option(
+            "--source",
+            metavar="SOURCE",
+            rich_help_panel="Dropped KV",
+            help="Where the stream's source is by now. Default: where it was.",
+        ),
+    ] = None
+
     def options(self) -> Reencoding | None:
         """None when nothing was given. Raises InvalidConfig."""
         from cacheflow_ray.config import Reencoding
@@ -50,6 +60,7 @@ class DroppedKv:
             "max_blocks": self.reencode_blocks,
             "max_seconds": self.reencode_seconds,
             "warm_up_blocks": self.warm_up,
+            "source": self.source,
         }
         given = {key: value for key, value in given.items() if value is not None}
         return Reencoding.model_validate(given) if given else None

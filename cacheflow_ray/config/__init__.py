@@ -139,6 +139,7 @@ class Reencoding(Section):
         max_seconds: that one question may spend on it; what is not ready by then is left out.
         warm_up_blocks: encoded before each wanted one, so that it sees about what it saw; None: 8, or two windows of
             the stream where that is less. KV of theirs that is kept is taken instead.
+        source: path or address at which the stream's source is by now; None: where its record says.
 
     Raises:
         InvalidConfig: an unknown key, or a value out of range.
@@ -148,6 +149,7 @@ class Reencoding(Section):
     max_blocks: Annotated[int, Field(ge=0, le=4096, description="0 to 4096")] = 8
     max_seconds: Annotated[float, Field(gt=0, le=86400, description="above 0 and up to 86400")] = 30.0
     warm_up_blocks: Annotated[int | None, Field(ge=0, le=65536, description="0 to 65536, or None")] = None
+    source: Annotated[str | None, Field(min_length=1, description="a path or address, or None")] = None
 
 
 class AskOptions(Section):

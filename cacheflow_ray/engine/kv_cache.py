@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -18,14 +18,20 @@ DEFAULT_BYTES = 256 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Made:
-    """KV [L, 2, H, B, D] of one block, un-rotated, on the CPU; `exact`: as it was, up to rounding."""
+    """KV [L, 2, H, B, D] of one block, un-rotated.
+
+    Args:
+        exact: as it was, up to rounding.
+        looks_other: the source's pictures differ a little from what they were.
+    """
 
     kv: Tensor
     exact: bool
+    looks_other: bool
 
 
 class KvCache:
-    """Of blocks used lately, up to a number of bytes. Thread-safe."""
+    """Of blocks used lately, on the CPU, up to a number of bytes. Thread-safe."""
 
     def __init__(self, max_bytes: int = DEFAULT_BYTES) -> None:
         self._max_bytes, self._num_bytes = max_bytes, 0
@@ -40,6 +46,7 @@ class KvCache:
             return made
 
     def put(self, key: Key, made: Made) -> None:
+        made = replace(made, kv=made.kv.cpu())
         with self._lock:
             before = self._blocks.pop(key, None)
             self._num_bytes += made.kv.nbytes - (before.kv.nbytes if before else 0)

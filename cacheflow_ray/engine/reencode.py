@@ -55,7 +55,7 @@ def recover(backend: Backend, opened: OpenedStream, wanted: Sequence[int], optio
         StoreError, InvalidFeatures.
     """
     record = backend.store.get_stream(opened.stream_id)
-    note = SourceNote.of(record.settings)
+    note = SourceNote.of(record.settings, options.source)
     if not options.allowed or note is None:
         why = "no source is on record that could be read again: the stream was pushed, or made before they were noted"
         return Recovered(left_out=dict.fromkeys(wanted, why if options.allowed else "re-encoding is switched off"))
@@ -70,8 +70,9 @@ def recover(backend: Backend, opened: OpenedStream, wanted: Sequence[int], optio
         try:
             for block_idx, kv in encoder.encode(span):
                 if block_idx in span.wanted:
-                    made[block_idx] = Made(kv=kv, exact=block_idx in span.exact)
-                    cache.put(keys[block_idx], Made(kv=kv.cpu(), exact=block_idx in span.exact))
+                    exact = block_idx in span.exact and not encoder.looks_other
+                    made[block_idx] = Made(kv=kv, exact=exact, looks_other=encoder.looks_other)
+                    cache.put(keys[block_idx], made[block_idx])
         except (MediaError, CorruptRecord, KvDropped) as error:
             why = str(error) if monotonic() < until else f"{options.max_seconds:g} s were not enough to re-encode it"
             left_out |= {block_idx: why for block_idx in span.wanted if block_idx not in made}
@@ -80,7 +81,7 @@ def recover(backend: Backend, opened: OpenedStream, wanted: Sequence[int], optio
         block_idxs=tuple(sorted(made)),
         exact_idxs=tuple(sorted(block_idx for block_idx, own in made.items() if own.exact)),
         warm_up_blocks=reach.warm_up,
-        looks_other=encoder.looks_other,
+        looks_other=any(own.looks_other for own in made.values()),
     )
     had = {block_idx: own.kv for block_idx, own in made.items()}
     return Recovered(kv=had, report=report if made else None, left_out=left_out)

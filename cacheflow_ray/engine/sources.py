@@ -50,9 +50,15 @@ class SourceNote:
     identity: str
 
     @classmethod
-    def of(cls, settings: Mapping[str, JsonValue]) -> SourceNote | None:
-        """Of a record's settings; None: the stream was pushed, or made when nothing was noted."""
-        uri = settings.get(SOURCE_URI) or settings.get(READ_FROM)
+    def of(cls, settings: Mapping[str, JsonValue], elsewhere: str | None = None) -> SourceNote | None:
+        """Of a record's settings; None: the stream was pushed, or made when nothing was noted.
+
+        Args:
+            elsewhere: where the source is by now.
+        """
+        if elsewhere is not None and "://" not in elsewhere:
+            elsewhere = str(Path(elsewhere).absolute())
+        uri = elsewhere or settings.get(SOURCE_URI) or settings.get(READ_FROM)
         return cls(uri=str(uri), identity=str(settings.get("source_identity") or "")) if uri else None
 
     def open_at(

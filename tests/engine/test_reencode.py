@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -320,6 +321,34 @@ def test_what_was_pushed_has_no_source(llava: VideoModel, tmp_path: Path) -> Non
         writer.push(moving_frames(45))
         writer.finish()
         assert "the stream was pushed" in left_out(asked(memory))
+
+
+def test_a_source_that_was_moved_can_be_named(llava: VideoModel, video: Path, tmp_path: Path) -> None:
+    source, other = tmp_path / "source.mp4", tmp_path / "other.mp4"
+    source.write_bytes(video.read_bytes())
+    write_video(other, [frame.image for frame in moving_frames(33, seed=9)], fps=FPS, codec=B_FRAMES)
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        archived(memory, source)
+        wanted = asked(memory, warm_up_blocks=99)
+        source.rename(tmp_path / "moved.mp4")
+        assert "its size or content differs" in left_out(asked(memory, source=str(other)))
+        found = asked(memory, source=str(tmp_path / "moved.mp4"))
+        assert found.reencoded is not None and found.reencoded.source == str(tmp_path / "moved.mp4")
+        assert wanted.reencoded is not None and found.reencoded.block_idxs == wanted.reencoded.block_idxs
+
+
+def test_frames_that_only_look_alike_are_no_exact_source(llava: VideoModel, video: Path, tmp_path: Path) -> None:
+    """What was pushed from a file, as JPEGs, can be had from the file; its pixels are not quite those."""
+    with open_source(video, fps=FPS) as source:
+        frames = list(source)
+    with VideoMemory.open(tmp_path / "data", model=llava) as memory:
+        writer = StreamWriter(Backend(model=llava, store=memory.store), "s", settings=settings(tau=0.9))
+        memory.store.set_retention("s", Retention(summary_only_after_s=0.0))
+        writer.push(replace(frame, image=np.clip(frame.image, 1, 254)) for frame in frames)
+        writer.finish()
+        found = asked(memory, warm_up_blocks=99, source=str(video))
+        assert found.reencoded is not None and found.reencoded.looks_other and not found.reencoded.exact_idxs
+        assert "its pictures differ a little from what they were" in found.warnings[0]
 
 
 def test_limits_hold_and_the_best_come_first(llava: VideoModel, video: Path, tmp_path: Path) -> None:

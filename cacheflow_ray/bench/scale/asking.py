@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 
 from cacheflow_ray.bench.scale.sizes import Asked
 from cacheflow_ray.bench.scale.waiting import Timed, timed
@@ -54,7 +53,7 @@ class AskRun:
 
 
 def fill_memory(model: VideoModel, folder: Path, blocks: int) -> Path:
-    """A stored stream of random KV with half a block's tail, for `run_asks`."""
+    """A stored stream of random KV with half a block's tail, for an `Asker`."""
     if not folder.exists():
         memory = Memory(
             stream=STREAM, num_blocks=blocks, tail_tokens=model.default_block_size // 2, fps=_FPS, keep=_KEEP,
@@ -65,31 +64,49 @@ def fill_memory(model: VideoModel, folder: Path, blocks: int) -> Path:
     return folder
 
 
-def run_asks(memory: VideoMemory, streams: Sequence[str], asked: Asked, count: int) -> AskRun:
-    """Ask `count` times, the streams in turn, after each was asked once uncounted."""
-    options = AskOptions(top_k=asked.top_k, max_new_tokens=asked.max_new_tokens)
-    for stream in streams:
-        _ = memory.ask(stream, QUESTION, options=options).result
-    asked_all = [_ask(memory, streams[at % len(streams)], options) for at in range(count)]
-    results = [result for result, _ in asked_all]
-    stages = [stages_of(result, time.own_share) for result, time in asked_all]
-    vectors = sum(num_vectors(memory, stream) for stream in streams) / len(streams)
-    context = sum(result.usage.context_tokens for result in results) / count
-    generated = sum(result.usage.generated_tokens for result in results) / count
-    return AskRun(
-        amounts=ask_amounts(vectors=vectors, context=context, tokens=generated),
-        stages_s={name: median(own[name] for own in stages) for name in STAGES},
-        own_s=median(time.own_s for _, time in asked_all),
-        clock_s=median(time.clock_s for _, time in asked_all),
-        generated=generated,
-        fetched_bytes=sum(result.usage.fetched_bytes for result in results) / count,
-    )
+@dataclass(slots=True, eq=False)
+class Asker:
+    """Questions of one kind, asked one at a time, so that other kinds can be asked between them.
 
+    Args:
+        streams: asked about in turn.
+    """
 
-def _ask(memory: VideoMemory, stream: str, options: AskOptions) -> tuple[AnswerResult, Timed]:
-    with timed() as time:
-        result = memory.ask(stream, QUESTION, options=options).result
-    return result, time
+    asked: Asked
+    streams: tuple[str, ...]
+    _vectors: float = 0.0
+    _answers: list[tuple[AnswerResult, Timed]] = field(default_factory=list)
+
+    def warm_up(self, memory: VideoMemory) -> None:
+        """One question to each stream, uncounted: its index is loaded by it."""
+        for stream in self.streams:
+            self._ask(memory, stream)
+        self._vectors = sum(num_vectors(memory, stream) for stream in self.streams) / len(self.streams)
+
+    def ask(self, memory: VideoMemory) -> None:
+        """One question that counts."""
+        self._answers.append(self._ask(memory, self.streams[len(self._answers) % len(self.streams)]))
+
+    def run(self) -> AskRun:
+        """Medians of all of them, of every stage by itself."""
+        results, times = zip(*self._answers, strict=True)
+        stages = [stages_of(result, time.own_share) for result, time in self._answers]
+        context = mean(result.usage.context_tokens for result in results)
+        generated = mean(result.usage.generated_tokens for result in results)
+        return AskRun(
+            amounts=ask_amounts(vectors=self._vectors, context=context, tokens=generated),
+            stages_s={name: median(own[name] for own in stages) for name in STAGES},
+            own_s=median(time.own_s for time in times),
+            clock_s=median(time.clock_s for time in times),
+            generated=generated,
+            fetched_bytes=mean(result.usage.fetched_bytes for result in results),
+        )
+
+    def _ask(self, memory: VideoMemory, stream: str) -> tuple[AnswerResult, Timed]:
+        options = AskOptions(top_k=self.asked.top_k, max_new_tokens=self.asked.max_new_tokens)
+        with timed() as time:
+            result = memory.ask(stream, QUESTION, options=options).result
+        return result, time
 
 
 def ask_amounts(*, vectors: float, context: float, tokens: float) -> dict[str, float]:

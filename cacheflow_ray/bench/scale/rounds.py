@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from cacheflow_ray.bench.scale.asking import STREAM, AskRun, ask_amounts, fill_memory, num_vectors, run_asks
+from cacheflow_ray.bench.scale.asking import STREAM, Asker, AskRun, ask_amounts, fill_memory, num_vectors
 from cacheflow_ray.bench.scale.calibrating import IngestRun, run_ingest, stream_name
 from cacheflow_ray.bench.scale.counting import amounts, full_blocks, keep_after_first
 from cacheflow_ray.bench.scale.decoding import Decoding, measure_decoding
 from cacheflow_ray.bench.scale.fitting import Amounts
 from cacheflow_ray.bench.scale.measured import Fitted, fit_all, patches_of
-from cacheflow_ray.bench.scale.sizes import Asked, Ingests, ScaleSizes
+from cacheflow_ray.bench.scale.sizes import Ingests, ScaleSizes
 from cacheflow_ray.bench.scale.validate import Validation, compare, predict
 from cacheflow_ray.config import KvCodec, StreamSettings
 from cacheflow_ray.engine import VideoMemory
@@ -89,57 +90,53 @@ class Rounds:
         folder = self.folder / "sample"
         run = run_ingest(model, self.folder, folder, sample)
         with VideoMemory.open(folder, model=model) as memory:
-            answer = run_asks(memory, [stream_name(0)], sizes.held_out_ask, 1)
+            asker = Asker(sizes.held_out_ask, (stream_name(0),))
+            asker.warm_up(memory)
+            asker.ask(memory)
             vectors_each = num_vectors(memory, stream_name(0)) / max(1.0, run.amounts["blocks"])
         size, keep = model.default_block_size, keep_after_first(run.keep, sizes.sample_frames)
         blocks = full_blocks(replace(sizes.held_out, streams=1), keep, patches_of(model), size)
         window = StreamSpec.resolve(model.recommended.stream_settings(None), model, "").window_blocks
         held = min(blocks, sizes.held_out_ask.top_k + window)
         context = model.prefix.length + held * size + size / 2
-        return keep, ask_amounts(vectors=blocks * vectors_each, context=context, tokens=answer.generated)
+        return keep, ask_amounts(vectors=blocks * vectors_each, context=context, tokens=asker.run().generated)
 
     def _rounds(self) -> tuple[list[IngestRun], list[AskRun], IngestRun, AskRun]:
         sizes = self.sizes
-        ingests: list[list[IngestRun]] = [[] for _ in sizes.calibrated]
-        asks: list[list[AskRun]] = [[] for _ in sizes.asked]
-        held_out: list[IngestRun] = []
-        held_asks: list[AskRun] = []
-        for at in range(sizes.rounds + 1):  # the first is not counted
+        kinds = list(sizes.calibrated)
+        kinds.insert(len(kinds) // 2, sizes.held_out)
+        ingests: dict[Ingests, list[IngestRun]] = {kind: [] for kind in kinds}
+        askers = {Asker(own, (STREAM,)): self._asked_folder(own.blocks) for own in sizes.asked}
+        about_held_out = Asker(sizes.held_out_ask, tuple(map(stream_name, range(sizes.held_out.streams))))
+        for at in range(sizes.rounds + 1):
             self.note(f"round {at} of {sizes.rounds}: calibrating, and what is to be predicted")
-            runs: list[Callable[[], None]] = [
-                *[self._ingest(own, ingests[number]) for number, own in enumerate(sizes.calibrated)],
-                *[self._ask(own, asks[number]) for number, own in enumerate(sizes.asked)],
-            ]
-            runs.insert(len(runs) // 2, self._held_out(held_out, held_asks))
-            for run in runs[:: -1 if at % 2 else 1]:
-                run()
+            for kind in kinds[:: -1 if at % 2 else 1]:
+                run = run_ingest(self.model, self.folder, self._ingest_folder(kind), kind)
+                if at:  # the first is not counted
+                    ingests[kind].append(run)
+            self._ask_in_turn(askers | {about_held_out: self._ingest_folder(sizes.held_out)}, counted=at > 0)
         return (
-            [_middle(runs[1:]) for runs in ingests],
-            [_medians(runs[1:]) for runs in asks],
-            _middle(held_out[1:]),
-            _medians(held_asks[1:]),
+            [_middle(ingests[kind]) for kind in sizes.calibrated],
+            [asker.run() for asker in askers],
+            _middle(ingests[sizes.held_out]),
+            about_held_out.run(),
         )
 
-    def _ingest(self, ingests: Ingests, found: list[IngestRun]) -> Callable[[], None]:
-        return lambda: found.append(run_ingest(self.model, self.folder, self.folder / "calibrating", ingests))
+    def _ask_in_turn(self, askers: Mapping[Asker, Path], *, counted: bool) -> None:
+        """One question of every kind after the other, forwards and backwards."""
+        with ExitStack() as stack:
+            memories = {
+                folder: stack.enter_context(VideoMemory.open(folder, model=self.model))
+                for folder in dict.fromkeys(askers.values())
+            }
+            for asker, folder in askers.items():
+                asker.warm_up(memories[folder])
+            for at in range(self.sizes.questions_a_round if counted else 0):
+                for asker in list(askers)[:: -1 if at % 2 else 1]:
+                    asker.ask(memories[askers[asker]])
 
-    def _ask(self, asked: Asked, found: list[AskRun]) -> Callable[[], None]:
-        def run() -> None:
-            with VideoMemory.open(self._asked_folder(asked.blocks), model=self.model) as memory:
-                found.append(run_asks(memory, [STREAM], asked, self.sizes.questions_a_round))
-
-        return run
-
-    def _held_out(self, found: list[IngestRun], answers: list[AskRun]) -> Callable[[], None]:
-        sizes, folder = self.sizes, self.folder / "held-out"
-
-        def run() -> None:
-            found.append(run_ingest(self.model, self.folder, folder, sizes.held_out))
-            streams = [stream_name(at) for at in range(sizes.held_out.streams)]
-            with VideoMemory.open(folder, model=self.model) as memory:
-                answers.append(run_asks(memory, streams, sizes.held_out_ask, sizes.questions_a_round))
-
-        return run
+    def _ingest_folder(self, kind: Ingests) -> Path:
+        return self.folder / ("held-out" if kind == self.sizes.held_out else "calibrating")
 
     def _block_sizes(self) -> dict[str, float]:
         """Of the calibrating ingest with most blocks for its length."""
@@ -160,14 +157,6 @@ def _middle(runs: Sequence[IngestRun]) -> IngestRun:
     """The run that took the median, whose stages add up to it; with the median of processor time."""
     middle = sorted(runs, key=lambda run: run.own_s)[len(runs) // 2]
     return replace(middle, core_s=median(run.core_s for run in runs))
-
-
-def _medians(runs: Sequence[AskRun]) -> AskRun:
-    """Of every stage by itself: they are milliseconds, and another process' share of one is not the next one's."""
-    stages = {name: median(run.stages_s[name] for run in runs) for name in runs[0].stages_s}
-    return replace(
-        runs[0], stages_s=stages, own_s=median(run.own_s for run in runs), clock_s=median(run.clock_s for run in runs)
-    )
 
 
 def _cores() -> int:
