@@ -130,6 +130,7 @@ def _dataset(setup: Setup, files: Sequence[FileRecord], wanted: Wanted, board: A
         compute=pool,
         num_cpus=options.cpus_per_indexer,
         num_gpus=options.gpus_per_indexer,
+        label_selector=None if options.role_label is None else {options.role_label: "indexer"},
         **bound_to(setup.topology, "encoder"),
     )
 

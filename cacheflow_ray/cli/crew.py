@@ -32,6 +32,15 @@ class Crew:
         float,
         typer.Option("--cpus-per-indexer", metavar="C", rich_help_panel="Cluster", help="That its node has to spare."),
     ] = 1.0
+    role_label: Annotated[
+        str | None,
+        typer.Option(
+            "--role-label",
+            metavar="NAME",
+            rich_help_panel="Cluster",
+            help="Indexers live on nodes whose label NAME is indexer. Default: anywhere.",
+        ),
+    ] = None
     retries: Annotated[
         int,
         typer.Option("--retries", metavar="N", rich_help_panel="Cluster", help="Of a file, for what may pass."),
@@ -75,6 +84,7 @@ class Crew:
             files_at_once=self.files_at_once,
             gpus_per_indexer=self.gpus,
             cpus_per_indexer=self.cpus,
+            role_label=self.role_label,
             retries=self.retries,
         )
 

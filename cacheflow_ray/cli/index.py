@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,11 +10,11 @@ from typer.core import TyperGroup
 
 from cacheflow_ray.cli.crew import Crew
 from cacheflow_ray.cli.failures import Interrupted
+from cacheflow_ray.cli.index_books import cancel_here, is_running, last_run, reading
 from cacheflow_ray.cli.index_view import IndexView, tell, tell_files
 from cacheflow_ray.cli.ingest import Encoding
-from cacheflow_ray.cli.memory import folder_of
 from cacheflow_ray.cli.options import Json, ModelChoice, Place, flattened, parse_labels
-from cacheflow_ray.cli.output import Output, err_console, plural
+from cacheflow_ray.cli.output import Output, err_console
 from cacheflow_ray.cli.remote import Remote
 from cacheflow_ray.cli.retention import Limits
 from cacheflow_ray.errors import UsageError
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from cacheflow_ray.actors.index_api import NewIndex
     from cacheflow_ray.actors.topology import ClusterOptions
     from cacheflow_ray.archive.finding import Found
-    from cacheflow_ray.archive.records import JobRecord
     from cacheflow_ray.archive.report import IndexReport
 
 EPILOG = """Examples:
@@ -46,6 +44,11 @@ A file is known by its content: what is indexed is not indexed again, under what
 same command goes on where it stopped. A service (--server) reads addresses, and files below its --source-root; its job
 goes on after Ctrl-C. A manifest is a .csv or .jsonl of uri, and if you like stream, labels, start.
 Beside run, there are status, cancel and retry."""
+
+
+Tenant = Annotated[
+    str, typer.Option("--tenant", metavar="NAME", help="Whose streams they are, where the service has keys.")
+]
 
 
 class _Runs(TyperGroup):
@@ -80,6 +83,7 @@ def run(
     retry_failed: Annotated[
         bool, typer.Option("--retry", help="Try what failed for its own fault again, too.")
     ] = False,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     from cacheflow_ray.archive.finding import find
@@ -94,7 +98,7 @@ def run(
         return
     with err_console().status("looking for files"):
         found = find(sources)
-    call = _call(sources, found, encoding, limits, crew, labels=labels, retry=retry_failed)
+    call = _call(sources, found, encoding, limits, crew, labels=labels, retry=retry_failed, tenant=tenant)
     _run(call, crew.cluster(place, model), Output(as_json=as_json))
 
 
@@ -105,6 +109,7 @@ def retry(
     limits: Limits,
     crew: Crew,
     remote: Remote,
+    tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
     from cacheflow_ray.archive.finding import Found
@@ -117,7 +122,7 @@ def retry(
 
         retry_there(link, _wanted_there([], encoding, limits, crew, labels={}, retry=True), output)
         return
-    with _reading(place) as books:
+    with reading(place, tenant) as books:
         failed = [record for record in books.files() if record.state is FileState.FAILED]
     found = [
         Found(uri=record.uri, name=record.stream, is_named=True, labels=record.labels, start=record.start)
@@ -127,11 +132,11 @@ def retry(
         output.say("no file has failed")
         output.result({"job": None, "files": {}})
         return
-    call = _call([record.uri for record in failed], found, encoding, limits, crew, labels={}, retry=True)
+    call = _call([record.uri for record in failed], found, encoding, limits, crew, labels={}, retry=True, tenant=tenant)
     _run(call, crew.cluster(place, model), output)
 
 
-def status(place: Place, remote: Remote, as_json: Json = False) -> None:
+def status(place: Place, remote: Remote, tenant: Tenant = "", as_json: Json = False) -> None:
     from cacheflow_ray.archive.planning import NO_VIDEO
     from cacheflow_ray.archive.report import tally, troubles_of
 
@@ -142,51 +147,24 @@ def status(place: Place, remote: Remote, as_json: Json = False) -> None:
 
         status_there(link, output)
         return
-    with _reading(place) as books:
+    with reading(place, tenant) as books:
         records, jobs = books.files(), books.jobs()
     files = {state.value: count for state, count in tally(records).items()}
     troubles = troubles_of(records, NO_VIDEO)
     last = jobs[0] if jobs else None
-    output.say("no files were indexed yet" if last is None else _last_run(last))
+    output.say("no files were indexed yet" if last is None else last_run(last))
     tell_files(files, troubles, output)
-    output.result({"files": files, "troubles": troubles, "job": last, "is_running": bool(last and _is_running(last))})
+    output.result({"files": files, "troubles": troubles, "job": last, "is_running": bool(last and is_running(last))})
 
 
-def cancel(place: Place, remote: Remote, as_json: Json = False) -> None:
+def cancel(place: Place, remote: Remote, tenant: Tenant = "", as_json: Json = False) -> None:
     link = remote.chosen(place)
     if link is None:
-        _cancel(place, Output(as_json=as_json))
+        cancel_here(place, tenant, Output(as_json=as_json))
         return
     from cacheflow_ray.cli.index_remote import cancel_there
 
     cancel_there(link, Output(as_json=as_json))
-
-
-def _cancel(place: Place, output: Output) -> None:
-    import dataclasses
-    import os
-    import signal
-    import socket
-
-    from cacheflow_ray.archive.books import Books
-    from cacheflow_ray.archive.records import JobState
-    from memory_store import Store
-
-    with _reading(place) as books:
-        jobs = [job for job in books.jobs() if job.state is JobState.RUNNING]
-    if not jobs:
-        raise UsageError("no run is under way")
-    job = jobs[0]
-    if _is_running(job):
-        os.kill(job.pid, signal.SIGINT)
-        _wait_until_over(place, job)
-    elif job.host != socket.gethostname():
-        raise UsageError(f"the run is at {job.host!r}: cancel it there", host=job.host)
-    else:  # it was killed: what it left is picked up by the next run
-        with Store.open(folder_of(place)) as store:
-            Books(store.ledger).put_job(dataclasses.replace(job, state=JobState.CANCELLED, ended_s=time.time()))
-    output.say(f"run {job.id} is cancelled: the same command goes on with it")
-    output.result({"job": job.id, "state": JobState.CANCELLED})
 
 
 def _call(
@@ -198,12 +176,13 @@ def _call(
     *,
     labels: dict[str, str],
     retry: bool,
+    tenant: str,
 ) -> IndexCall:
     from cacheflow_ray.actors.archiving import IndexCall
     from cacheflow_ray.archive.indexing import Wanted
 
     retention = None if limits == Limits() else limits.policy()
-    wanted = Wanted(settings=encoding.settings(), retention=retention, options=crew.options())
+    wanted = Wanted(settings=encoding.settings(), retention=retention, tenant=tenant, options=crew.options())
     return IndexCall(sources=sources, found=found, wanted=wanted, labels=labels, retry=retry)
 
 
@@ -252,55 +231,3 @@ def _run(call: IndexCall, cluster: ClusterOptions, output: Output) -> None:
         disconnect()
     tell(report, output)
     output.result(report)
-
-
-def _reading(place: Place) -> Any:
-    """The books of a folder that another process may be writing; a context manager."""
-    from contextlib import contextmanager
-
-    from cacheflow_ray.archive.books import Books
-    from memory_store import Store
-
-    @contextmanager
-    def opened() -> Any:
-        with Store.open(folder_of(place), read_only=True) as store:
-            yield Books(store.ledger)
-
-    return opened()
-
-
-def _last_run(job: JobRecord) -> str:
-    from cacheflow_ray.archive.records import JobState
-
-    how = job.state.value
-    if job.state is JobState.RUNNING and not _is_running(job):
-        how = "was interrupted: run it again to go on"
-    took = f" for {(job.ended_s or time.time()) - job.started_s:.0f} s"
-    return f"last run {job.id} ({plural(len(job.sources), 'source')}): {how}{took if job.ended_s else ''}"
-
-
-def _is_running(job: JobRecord) -> bool:
-    """Whether its process is alive, as far as can be told from here."""
-    import os
-    import socket
-
-    from cacheflow_ray.archive.records import JobState
-
-    if job.state is not JobState.RUNNING or job.host != socket.gethostname():
-        return False
-    try:
-        os.kill(job.pid, 0)
-    except OSError:
-        return False
-    return True
-
-
-def _wait_until_over(place: Place, job: JobRecord) -> None:
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline:
-        with _reading(place) as books:
-            now = books.job(job.id)
-        if now is None or now.ended_s is not None:
-            return
-        time.sleep(0.2)
-    raise UsageError(f"run {job.id} (process {job.pid}) has not ended in two minutes: end it by hand", pid=job.pid)

@@ -80,6 +80,7 @@ class IndexOptions(Section):
     Args:
         indexers: processes, each with a model; files_at_once: in each of them, encoded together.
         gpus_per_indexer, cpus_per_indexer: of the cluster's; may be fractions.
+        role_label: name of a node label: indexers live on nodes whose label of that name is indexer. None: anywhere.
         retries: of a file, when it failed for something that may pass; retry_wait_s: before the first, then twice that.
 
     Raises:
@@ -90,6 +91,7 @@ class IndexOptions(Section):
     files_at_once: Annotated[int, Field(ge=1, le=256, description="1 to 256")] = 8
     gpus_per_indexer: Annotated[float, Field(ge=0, le=64, description="0 to 64")] = 0.0
     cpus_per_indexer: Annotated[float, Field(ge=0, le=1024, description="0 to 1024")] = 1.0
+    role_label: Annotated[str | None, Field(min_length=1, description="a label's name, or None")] = None
     retries: Annotated[int, Field(ge=0, le=100, description="0 to 100")] = 3
     retry_wait_s: Annotated[float, Field(ge=0, le=3600, description="0 to 3600")] = 1.0
 

@@ -55,6 +55,7 @@ def ingest_run(ingests: Ingests, blocks: float) -> IngestRun:
 def ask_run(context: float) -> AskRun:
     done = ask_amounts(vectors=10.0, context=context, tokens=1.0)
     stages = {"prepare": 0.02, "retrieve": 0.0, "rehydrate": 1e-4 * context, "first_token": 0.0, "more_tokens": 0.0}
+    stages["remember"] = 0.005
     return AskRun(
         amounts=done, stages_s=stages, own_s=sum(stages.values()), clock_s=9.0, generated=1.0, fetched_bytes=1.0
     )

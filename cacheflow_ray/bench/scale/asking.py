@@ -28,6 +28,7 @@ STAGES: dict[str, tuple[str, ...]] = {
     "rehydrate": ("once", "context"),
     "first_token": ("once", "context"),
     "more_tokens": ("tokens", "tokens_context"),
+    "remember": ("once",),
 }
 
 _FPS, _KEEP = 1.0, 0.2
@@ -90,7 +91,7 @@ class Asker:
     def run(self) -> AskRun:
         """Medians of all of them, of every stage by itself."""
         results, times = zip(*self._answers, strict=True)
-        stages = [stages_of(result, time.own_share) for result, time in self._answers]
+        stages = [stages_of(result, time) for result, time in self._answers]
         context = mean(result.usage.context_tokens for result in results)
         generated = mean(result.usage.generated_tokens for result in results)
         return AskRun(
@@ -122,9 +123,9 @@ def num_vectors(memory: VideoMemory, stream: str) -> float:
     return float(info.blocks * len(model.summary_layers) * summary.vectors_per_block)
 
 
-def stages_of(result: AnswerResult, own_share: float) -> dict[str, float]:
-    """That share of the seconds of STAGES, which add up to the whole but for what is between them."""
-    laps = {name: ms * own_share for name, ms in result.timings.items()}
+def stages_of(result: AnswerResult, time: Timed) -> dict[str, float]:
+    """Seconds of STAGES, that add up to `time.own_s`; what the engine's own clock has not, is remembering the turn."""
+    laps = {name: ms * time.own_share for name, ms in result.timings.items()}
     before = sum(laps.get(name, 0.0) for name in ("prepare", "retrieve", "rehydrate"))
     first = laps.get("first_token", laps["total"]) - before
     return {
@@ -133,4 +134,5 @@ def stages_of(result: AnswerResult, own_share: float) -> dict[str, float]:
         "rehydrate": laps["rehydrate"] / 1e3,
         "first_token": max(0.0, first) / 1e3,
         "more_tokens": max(0.0, laps["generate"] - first) / 1e3,
+        "remember": max(0.0, time.own_s - laps["total"] / 1e3),
     }
