@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,13 +92,15 @@ class Crew:
     def cluster(self, place: Place, model: ModelChoice) -> ClusterOptions:
         """Raises InvalidConfig."""
         from cacheflow_ray.actors.topology import ClusterOptions
-        from cacheflow_ray.config import Defaults, TopologyOptions
+        from cacheflow_ray.config import Defaults, EncoderOptions, TopologyOptions
 
         defaults = Defaults.from_environment()
+        cores = (os.cpu_count() or 1) / self.indexers if self.ray_address is None else self.cpus
         return ClusterOptions(
             data=place.folder(defaults),
             model=model.name(defaults),
             model_options=model.options(defaults),
-            topology=TopologyOptions(stores=self.stores, namespace=self.namespace, encoders=self.indexers),
+            encoder=EncoderOptions(torch_threads=max(1, int(cores))),
+            topology=TopologyOptions(stores=self.stores, namespace=self.namespace),
             ray_address=self.ray_address,
         )
