@@ -208,6 +208,7 @@ def test_warnings_tell_bare_names() -> None:
         ("library.stream_glob", [], {"stream_glob": "a/b"}),
         ("library.stream_glob", [], {"stream_glob": "x" * 129}),
         ("library.labels", [], {"labels": {"": "x"}}),
+        ("library.recorded_from", [], {"recorded_from": Timestamp(seconds=1 << 40)}),
         ("library.recorded_to", [], {"recorded_from": Timestamp(seconds=9), "recorded_to": Timestamp(seconds=8)}),
         ("library.labels", [], {"labels": {str(at): "x" for at in range(65)}}),
     ],

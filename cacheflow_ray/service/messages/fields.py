@@ -10,6 +10,7 @@ from fractions import Fraction
 from typing import TypeVar
 
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from cacheflow_ray.engine.scope import LibraryScope
 from cacheflow_ray.errors import InvalidConfig, UsageError
@@ -118,14 +119,21 @@ def read_where(
 
 
 def _read_recorded(library: common_pb2.LibraryScope) -> TimeRange | None:
-    """Unix seconds; an end that is absent is open. Raises: UsageError: it ends before it starts."""
+    """Unix seconds; an end that is absent is open. Raises: UsageError: no time, or it ends before it starts."""
     ends = {
-        end: getattr(library, name).ToNanoseconds() / 10**9
+        end: _unix_s(getattr(library, name), f"library.{name}")
         for end, name in (("start_s", "recorded_from"), ("end_s", "recorded_to"))
         if library.HasField(name)
     }
     with within("library.recorded_to"):
         return TimeRange(**ends) if ends else None
+
+
+def _unix_s(moment: Timestamp, field: str) -> float:
+    try:
+        return moment.ToNanoseconds() / 10**9
+    except ValueError as error:  # of years before 1 or after 9999
+        raise UsageError(f"{field}: {error}", field=field) from None
 
 
 def write_library(scope: LibraryScope | None) -> common_pb2.LibraryScope | None:
