@@ -21,6 +21,7 @@ from pathlib import Path
 from statistics import median
 
 import numpy as np
+import torch
 
 from cacheflow_ray.actors import topology
 from cacheflow_ray.actors.api import PayloadKind
@@ -116,6 +117,7 @@ async def disturbed(
 
 def differences(data: Path, frames: dict[str, list[Frame]]) -> dict[str, float]:
     """Blocks, tokens that differ and the largest difference of KV, against streams ingested in this process."""
+    torch.set_num_threads(1)  # as in the encoders: products split otherwise are rounded otherwise
     backend = Backend(model=load_model(MODEL, FLOAT32), store=MemoryStore())
     encoder = backend.model.encoder
     blocks = wrong = 0
