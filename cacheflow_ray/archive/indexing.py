@@ -15,6 +15,7 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -40,7 +41,8 @@ from memory_store.records import Retention
 
 _LOG = logging.getLogger(__name__)
 
-_UNDER_WAY = 16
+#: Frames of a push, and pushes on their way before another: the pool encodes while as much again is decoded.
+_PUSHED, _UNDER_WAY = 8, 2
 #: What may be otherwise the next time. A file's own faults stay.
 _PASSING = (ClusterUnavailable, EncoderLost, EpochFenced, StoreFull, StoreUnavailable, QuotaExceeded, OSError)
 
@@ -166,12 +168,11 @@ class FileIndexer:
         before = position
         try:
             with closing(prefetch(self._meter.decoding(source))) as frames:
-                for frame in frames:
+                lacking = (frame for frame in frames if frame.seq >= position.next_seq)
+                while some := list(islice(lacking, _PUSHED)):
                     if self._stopped(0.0):
                         raise _Stopped
-                    if frame.seq < position.next_seq:
-                        continue
-                    under_way.append(self._pool.push(stream, epoch, [partial(_same, frame)]))
+                    under_way.append(self._pool.push(stream, epoch, [partial(_same, frame) for frame in some]))
                     if len(under_way) > _UNDER_WAY:
                         before = self._count(before, under_way.popleft().result(), rate)
             for push in under_way:

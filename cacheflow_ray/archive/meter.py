@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
@@ -37,6 +38,7 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._cores = threading.Semaphore(os.cpu_count() or 1)
         self._counts = Counts()
 
     def add(self, counts: Counts) -> None:
@@ -50,11 +52,12 @@ class Meter:
             return counts
 
     def decoding(self, source: Iterator[T]) -> Iterator[T]:
-        """The same items, with the time it takes to get each counted as decoding."""
+        """The same items, no more of them made at a time than there are cores, and the time of it counted."""
         while True:
-            began = perf_counter()
-            item = next(source, None)
-            self.add(Counts(decode_s=perf_counter() - began))
+            with self._cores:
+                began = perf_counter()
+                item = next(source, None)
+                self.add(Counts(decode_s=perf_counter() - began))
             if item is None:
                 return
             yield item
