@@ -1,6 +1,6 @@
-"""A library of many files indexed by a command that is killed again and again; run by a test.
+"""A library of many files, and of real clips where there are some, indexed by a command that is killed again and again.
 
-    python -m tests.e2e.index_kills --files 300 --kills 10
+    CACHEFLOW_CLIPS=FOLDER python -m tests.e2e.index_kills --files 300 --kills 10
 
 Prints one JSON object: how each run ended, what was done when it was killed, and what the archive holds at the end
 compared with one that nobody disturbed.
@@ -26,6 +26,7 @@ import numpy as np
 import psutil
 
 from cacheflow_ray.archive.books import Books
+from cacheflow_ray.archive.finding import VIDEO_SUFFIXES
 from cacheflow_ray.archive.records import FileRecord, FileState
 from cacheflow_ray.models import load_model
 from memory_store import Store, StoreError
@@ -37,8 +38,15 @@ _SETTINGS = ("--model", MODEL, "--dtype", "float32", "--device", "cpu", "--fps",
 _BLOCKS = ("--block-size", "15", "--window", "3")
 
 
+def clips() -> list[Path]:
+    """Real videos, where there are some."""
+    folder = os.environ.get("CACHEFLOW_CLIPS")
+    return [path for path in sorted(Path(folder).iterdir()) if path.suffix in VIDEO_SUFFIXES] if folder else []
+
+
 def command(data: Path, library: Path) -> list[str]:
-    here = [sys.executable, "-m", "cacheflow_ray.cli", "index", str(library), "--data", str(data)]
+    sources = [str(library), *map(str, clips())]
+    here = [sys.executable, "-m", "cacheflow_ray.cli", "index", *sources, "--data", str(data)]
     return [*here, *_SETTINGS, *_BLOCKS, "--json"]
 
 
@@ -107,7 +115,7 @@ def repeated(before: Mapping[str, FileRecord], after: Mapping[str, FileRecord]) 
 
 def run(files: int, kills: int, seed: int, folder: Path) -> dict[str, Any]:
     library, rng = folder / "library", random.Random(seed)
-    expected = write_library(library, files)
+    expected = {**write_library(library, files), **dict.fromkeys(clips(), FileState.DONE)}
     again, moments = 0, []
     for _ in range(kills):
         before = records(folder / "killed")
