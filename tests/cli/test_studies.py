@@ -14,6 +14,7 @@ from cacheflow_ray.media import write_video
 Capture = pytest.CaptureFixture[str]
 
 
+@pytest.mark.slow
 def test_the_index_study_answers_each_of_its_questions(checkpoint: Path, capsys: Capture) -> None:
     asked = ["eval", "index", "--model", str(checkpoint), "--frames", "256", "--streams", "2", "--block-size", "4"]
     assert run([*asked, "--json"]) == 0

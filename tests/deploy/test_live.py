@@ -49,4 +49,4 @@ def test_the_runbooks_commands_run(service: Service, tmp_path: Path, monkeypatch
         if command.words[0] == "cacheflow":
             assert run(command.words[1:]) == 0, command.words
     with Store.open(tmp_path / "restored", read_only=True) as store:
-        assert [own.stream_id for own in store.list_streams()] == ["lobby"]
+        assert "lobby" in [own.stream_id for own in store.list_streams()]  # beside those of other tests
