@@ -86,13 +86,13 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_formulas_are_those_of_the_program() -> None:
-    """The table's constants stand in deploy/capacity.py, under their names."""
-    program = (DEPLOY / "capacity.py").read_text()
+    """The table's constants stand where deploy/capacity.py takes them from, under their names."""
+    program = (ROOT / "cacheflow_ray/bench/scale/dimensions.py").read_text()
     for said, computed in (
         ("0.6 · 10¹²", "vision_flop: float = 0.6e12"),
         ("28 B", "TOKEN_BYTES = 28"),
         ("2 layers · 16 vectors", "SUMMARISED_LAYERS, VECTORS_PER_BLOCK = 2, 16"),
-        ("sq8 H D + 11", '"in the library (sq8)": lambda n: n + 11'),
-        ("rabitq H D / 8 + 19", '"in the library (rabitq)": lambda n: n // 8 + 19'),
+        ("sq8 H D + 11", '"sq8": lambda n: n + 11'),
+        ("rabitq H D / 8 + 19", '"rabitq": lambda n: n // 8 + 19'),
     ):
         assert said in TEXT and computed in program

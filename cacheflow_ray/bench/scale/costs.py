@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from cacheflow_ray.bench.scale.dimensions import VECTOR_BYTES
 from memory_store.records import JsonValue
 
 
@@ -85,10 +86,6 @@ class Costs:
         return asdict(self)
 
 
-#: Bytes of a token's metadata on disk.
-TOKEN_BYTES = 28
-
-
 def library_bytes(vectors: int, numbers: int) -> dict[str, float]:
     """RAM of a block's vectors of so many numbers in the library's sealed segments, by codec."""
-    return {"sq8": float(vectors * (numbers + 11)), "rabitq": float(vectors * (numbers // 8 + 19))}
+    return {codec: float(vectors * VECTOR_BYTES[codec](numbers)) for codec in ("sq8", "rabitq")}

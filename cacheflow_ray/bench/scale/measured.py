@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from cacheflow_ray.bench.scale import asking, calibrating
 from cacheflow_ray.bench.scale.asking import AskRun
 from cacheflow_ray.bench.scale.calibrating import IngestRun
-from cacheflow_ray.bench.scale.costs import TOKEN_BYTES, Costs, QuestionCosts, library_bytes
+from cacheflow_ray.bench.scale.costs import Costs, QuestionCosts, library_bytes
 from cacheflow_ray.bench.scale.counting import amounts
 from cacheflow_ray.bench.scale.decoding import Decoding
+from cacheflow_ray.bench.scale.dimensions import TOKEN_BYTES
 from cacheflow_ray.bench.scale.fitting import Amounts, Rates, cost, fit
 from cacheflow_ray.bench.scale.sizes import Ingests
 from cacheflow_ray.bench.synthetic import block_bytes

@@ -10,55 +10,20 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from cacheflow_ray.bench.scale.costs import TOKEN_BYTES, Costs, QuestionCosts, library_bytes
-
-SUMMARISED_LAYERS, VECTORS_PER_BLOCK = 2, 16
+from cacheflow_ray.bench.scale.costs import Costs, QuestionCosts, library_bytes
+from cacheflow_ray.bench.scale.dimensions import (
+    CODECS,
+    SPARE,
+    SUMMARISED_LAYERS,
+    TOKEN_BYTES,
+    VECTOR_BYTES,
+    VECTORS_PER_BLOCK,
+    Model,
+)
 
 #: Of a JPEG thumbnail of 160 pixels, as stored with every block.
 _THUMBNAIL_BYTES = 6e3
 _QUESTION_TOKENS = 30
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Dimensions:
-    """A model: L, H, D, B, W as everywhere; `width` of its hidden state, parameters in all and of the LM's layers."""
-
-    name: str
-    layers: int
-    kv_heads: int
-    head_dim: int
-    width: int
-    parameters: float
-    layer_parameters: float
-    vision_flop: float = 0.6e12
-    block_tokens: int = 196
-    window_blocks: int = 76
-
-    @property
-    def numbers_per_token(self) -> int:
-        """Of keys and values in all layers."""
-        return 2 * self.layers * self.kv_heads * self.head_dim
-
-    @property
-    def token_flop(self) -> float:
-        """Of one kept token."""
-        attended = self.block_tokens * self.window_blocks
-        return 2 * self.layer_parameters + 4 * self.layers * self.width * attended
-
-    @property
-    def vector_numbers(self) -> int:
-        """Of one summary vector."""
-        return self.kv_heads * self.head_dim
-
-    def block_bytes(self, numbers_bytes: int) -> float:
-        """On disk, its thumbnail left out: KV, scales where a number is a byte, tokens, summary."""
-        scales = 4 * self.numbers_per_token if numbers_bytes == 1 else 0
-        kv = numbers_bytes * self.numbers_per_token * self.block_tokens
-        return float(kv + scales + TOKEN_BYTES * self.block_tokens + self.summary_bytes)
-
-    @property
-    def summary_bytes(self) -> int:
-        return 4 * SUMMARISED_LAYERS * VECTORS_PER_BLOCK * self.vector_numbers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,17 +54,6 @@ class Gpu:
     decode_s: Mapping[str, float]
 
 
-MODELS = {
-    "llava-ov-0.5b": Dimensions(
-        name="llava-ov-0.5b", layers=24, kv_heads=2, head_dim=64, width=896, parameters=0.894e9,
-        layer_parameters=0.358e9,
-    ),
-    "llava-ov-7b": Dimensions(
-        name="llava-ov-7b", layers=28, kv_heads=4, head_dim=128, width=3584, parameters=8.03e9,
-        layer_parameters=6.53e9,
-    ),
-}  # fmt: skip
-
 #: Share of an H100's peak that the 11.4 frames/s published for the predecessor (7B, nothing dropped) amount to: the
 #: only figure there is that is not a guess, and a low one.
 PUBLISHED_MFU = 0.05
@@ -109,20 +63,18 @@ def h100(decode_s: Mapping[str, float], mfu: float = PUBLISHED_MFU) -> Gpu:
     """An H100 SXM with 80 GB beside a host with PCIe 5 and one NVMe disk per GPU."""
     return Gpu(
         name="H100", peak_flops=989e12, mfu=mfu, memory_bytes=80e9, memory_bytes_per_s=3.35e12, memory_share=0.6,
-        spare=0.1, disk_bytes_per_s=6.9e9, bus_bytes_per_s=23e9, scan_bytes_per_s=10e9, answer_s=0.018,
+        spare=SPARE, disk_bytes_per_s=6.9e9, bus_bytes_per_s=23e9, scan_bytes_per_s=10e9, answer_s=0.018,
         decode_s=decode_s,
     )  # fmt: skip
 
 
-def derived(model: Dimensions, gpu: Gpu) -> Costs:
+def derived(model: Model, gpu: Gpu) -> Costs:
     """Costs of a model on a GPU."""
     flops = gpu.peak_flops * gpu.mfu
     kv_token = 2 * model.numbers_per_token
     weights_s = 2 * model.parameters / (gpu.memory_bytes_per_s * gpu.memory_share)
     prompt_s = max(_QUESTION_TOKENS * model.token_flop / flops, weights_s)
     tail_s = model.block_tokens / 2 * model.token_flop / flops
-    window = kv_token * model.block_tokens * (model.window_blocks + 1)
-    room = (gpu.memory_bytes * (1 - gpu.spare) - 2 * model.parameters) // window
     vectors = SUMMARISED_LAYERS * VECTORS_PER_BLOCK
     return Costs(
         name=f"{model.name} on {gpu.name}",
@@ -133,16 +85,13 @@ def derived(model: Dimensions, gpu: Gpu) -> Costs:
         frame_s=model.vision_flop / flops,
         megapixel_s=0.0,
         token_s=model.token_flop / flops,
-        room_streams=max(1, int(room)),
+        room_streams=max(1, model.room_streams(gpu.memory_bytes, gpu.spare)),
         decode_s=gpu.decode_s,
         kv_bytes=float(kv_token * model.block_tokens),
-        block_bytes={
-            codec: model.block_bytes(size) + _THUMBNAIL_BYTES
-            for codec, size in (("native", 2), ("int8", 1), ("fp8", 1))
-        },
+        block_bytes={codec: model.block_bytes(codec) + _THUMBNAIL_BYTES for codec in CODECS},
         summary_bytes=model.summary_bytes + TOKEN_BYTES * model.block_tokens + _THUMBNAIL_BYTES,
         vectors=vectors,
-        flat_bytes=4.0 * vectors * model.vector_numbers,
+        flat_bytes=float(vectors * VECTOR_BYTES["flat"](model.vector_numbers)),
         library_bytes=library_bytes(vectors, model.vector_numbers),
         question=QuestionCosts(
             base_s=gpu.answer_s + prompt_s + tail_s,

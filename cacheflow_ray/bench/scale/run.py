@@ -15,9 +15,10 @@ from cacheflow_ray.bench.measure import describe_machine
 from cacheflow_ray.bench.results import Target, missed_targets
 from cacheflow_ray.bench.scale.costs import Costs
 from cacheflow_ray.bench.scale.decoding import CODECS
+from cacheflow_ray.bench.scale.dimensions import MODELS
 from cacheflow_ray.bench.scale.measured import unit_costs
 from cacheflow_ray.bench.scale.model import Needs, plan_archive, plan_live
-from cacheflow_ray.bench.scale.profiles import MODELS, PUBLISHED_MFU, derived, h100
+from cacheflow_ray.bench.scale.profiles import PUBLISHED_MFU, derived, h100
 from cacheflow_ray.bench.scale.rounds import Measured, Rounds
 from cacheflow_ray.bench.scale.sizes import ScaleSizes
 from cacheflow_ray.bench.scale.workloads import Archive, Asking, Live
