@@ -9,13 +9,11 @@ pending -> running -> fetch, hash -> open -> whose content? -> decode, pool -> d
 from __future__ import annotations
 
 import logging
-from collections import deque
-from collections.abc import Callable, Mapping
-from concurrent.futures import Future
+import os
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field, replace
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from time import perf_counter
 
@@ -25,6 +23,7 @@ from cacheflow_ray.archive.meter import Counts, Meter
 from cacheflow_ray.archive.records import FileRecord, FileState
 from cacheflow_ray.config import IndexOptions, StreamSettings
 from cacheflow_ray.engine.creating import WantedStream, ensure_stream, look
+from cacheflow_ray.engine.feeding import feed
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pool import EncoderPool
 from cacheflow_ray.engine.position import End, Position
@@ -42,7 +41,7 @@ from memory_store.records import Retention
 _LOG = logging.getLogger(__name__)
 
 #: Frames of a push, and pushes on their way before another: the pool encodes while as much again is decoded.
-_PUSHED, _UNDER_WAY = 8, 2
+_AT_ONCE, _UNDER_WAY = 8, 2
 #: What may be otherwise the next time. A file's own faults stay.
 _PASSING = (ClusterUnavailable, EncoderLost, EpochFenced, StoreFull, StoreUnavailable, QuotaExceeded, OSError)
 
@@ -86,6 +85,7 @@ class FileIndexer:
     ) -> None:
         self._backend, self._pool, self._books, self._wanted = backend, pool, books, wanted
         self._meter, self._stopped = meter, stopped
+        self._cores = threading.Semaphore(os.cpu_count() or 1)
 
     def index(self, uri: str) -> FileRecord:
         """Take a file as far as it goes; what became of it is in the books.
@@ -164,37 +164,54 @@ class FileIndexer:
 
     def _pushed(self, source: FrameSource, stream: str, epoch: int, position: Position, rate: float) -> Position:
         """From the frame the stream lacks first to the last. `rate`: frames taken for each second of video."""
-        under_way = deque[Future[Position]]()
-        before = position
-        try:
-            with closing(prefetch(self._meter.decoding(source))) as frames:
-                lacking = (frame for frame in frames if frame.seq >= position.next_seq)
-                while some := list(islice(lacking, _PUSHED)):
-                    if self._stopped(0.0):
-                        raise _Stopped
-                    under_way.append(self._pool.push(stream, epoch, [partial(_same, frame) for frame in some]))
-                    if len(under_way) > _UNDER_WAY:
-                        before = self._count(before, under_way.popleft().result(), rate)
-            for push in under_way:
-                before = self._count(before, push.result(), rate)
-            done = self._pool.finish(stream, epoch, End(final=True, warning=source.report.warning)).result()
-        except _Stopped:
-            self._pool.finish(stream, epoch, End(final=False)).result()
-            raise
-        self._count(before, done, rate)
+        acked = _Progress(self._meter, position, rate)
+        with closing(prefetch(self._decoded(source))) as frames:
+            whole = feed(
+                self._pool,
+                stream,
+                epoch,
+                (frame for frame in frames if frame.seq >= position.next_seq),
+                at_once=_AT_ONCE,
+                under_way=_UNDER_WAY,
+                wanted=lambda: not self._stopped(0.0),
+                acked=acked,
+            )
+        end = End(final=whole, warning=source.report.warning if whole else None)
+        done = self._pool.finish(stream, epoch, end).result()
+        if not whole:
+            raise _Stopped
+        acked(done)
         return done
 
-    def _count(self, before: Position, now: Position, rate: float) -> Position:
-        frames = now.frames - before.frames
+    def _decoded(self, source: FrameSource) -> Iterator[Frame]:
+        """Its frames. No more files are decoded at a time than there are cores: more would only hold encoding up."""
+        while True:
+            with self._cores:
+                began = perf_counter()
+                frame = next(source, None)
+                self._meter.add(Counts(decode_s=perf_counter() - began))
+            if frame is None:
+                return
+            yield frame
+
+
+class _Progress:
+    """Counts what came between two acks."""
+
+    def __init__(self, meter: Meter, position: Position, rate: float) -> None:
+        self._meter, self._last, self._rate = meter, position, rate
+
+    def __call__(self, now: Position) -> None:
+        last, self._last = self._last, now
+        frames = now.frames - last.frames
         self._meter.add(
             Counts(
                 frames=frames,
-                tokens_seen=now.tokens_seen - before.tokens_seen,
-                tokens_kept=now.tokens_kept - before.tokens_kept,
-                video_s=frames / rate,
+                tokens_seen=now.tokens_seen - last.tokens_seen,
+                tokens_kept=now.tokens_kept - last.tokens_kept,
+                video_s=frames / self._rate,
             )
         )
-        return now
 
 
 def _failed(record: FileRecord, error: Exception) -> FileRecord:
@@ -204,7 +221,3 @@ def _failed(record: FileRecord, error: Exception) -> FileRecord:
         _LOG.exception("file %s failed for a reason nobody thought of", record.uri)
         reason = f"unexpected {type(error).__name__}: {error}"
     return replace(record, state=FileState.FAILED, reason=reason, transient=isinstance(error, _PASSING))
-
-
-def _same(frame: Frame) -> Frame:
-    return frame

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from time import perf_counter
-from typing import Self, TypeVar
-
-T = TypeVar("T")
+from typing import Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,7 +33,6 @@ class Meter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._cores = threading.Semaphore(os.cpu_count() or 1)
         self._counts = Counts()
 
     def add(self, counts: Counts) -> None:
@@ -50,14 +44,3 @@ class Meter:
         with self._lock:
             counts, self._counts = self._counts, Counts()
             return counts
-
-    def decoding(self, source: Iterator[T]) -> Iterator[T]:
-        """The same items, no more of them made at a time than there are cores, and the time of it counted."""
-        while True:
-            with self._cores:
-                began = perf_counter()
-                item = next(source, None)
-                self.add(Counts(decode_s=perf_counter() - began))
-            if item is None:
-                return
-            yield item

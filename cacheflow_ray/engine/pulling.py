@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import closing
-from functools import partial
 from typing import BinaryIO, cast
 
+from cacheflow_ray.engine.feeding import feed
 from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.engine.pipe import Pipe
 from cacheflow_ray.engine.pool import EncoderPool
@@ -87,18 +86,17 @@ class Puller:
         """From where the stream stands to where the source ends. Raises: MediaError: it cannot be opened."""
         spec = StreamSpec.of(self._backend.store.get_stream(self.stream_id))
         with self._open(spec.fps) as source, closing(prefetch(self._frames(source, spec))) as frames:
-            under_way = deque[Future[Position]]()
-            for frame in frames:
-                if self._stopped.is_set():
-                    return End(final=False)
-                self._came += 1
-                under_way.append(self._pool.push(self.stream_id, self.epoch, [partial(_same, frame)]))
-                if len(under_way) > _UNDER_WAY:
-                    under_way.popleft().result()
-            for push in under_way:
-                push.result()
+            feed(
+                self._pool, self.stream_id, self.epoch, self._counted(frames), at_once=1, under_way=_UNDER_WAY,
+                wanted=lambda: not self._stopped.is_set(),
+            )  # fmt: skip
             complete = isinstance(self._source, Pipe) or is_complete(source)
             return End(final=complete and not self._stopped.is_set(), warning=source.report.warning)
+
+    def _counted(self, frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            self._came += 1
+            yield frame
 
     def _open(self, fps: float | None) -> FrameSource:
         if not isinstance(self._source, Pipe):
@@ -120,7 +118,3 @@ class Puller:
             seq = state.next_seq if state else 0
             return (frame for frame in source if frame.seq >= seq)
         return frames_after(source, spec, state) if state else iter(source)
-
-
-def _same(frame: Frame) -> Frame:
-    return frame
