@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -73,9 +74,15 @@ def encode(
     commit(backend.store, list(encoders), times)
 
 
+def stored(backend: Backend, stream: str) -> tuple[npt.NDArray[Any], Tensor]:
+    """Tokens, and un-rotated KV [L, 2, H, N * B, D], of all blocks of a stream."""
+    tokens, kv = read_blocks(backend, stream, range(backend.store.stats(stream).num_blocks))
+    return np.concatenate(tokens), kv
+
+
 def stored_kv(backend: Backend, stream: str) -> Tensor:
     """Un-rotated KV of all blocks of a stream, [L, 2, H, N * B, D]."""
-    return read_blocks(backend, stream, range(backend.store.stats(stream).num_blocks))[1]
+    return stored(backend, stream)[1]
 
 
 def distance(found: Tensor, wanted: Tensor) -> float:

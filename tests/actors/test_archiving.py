@@ -20,13 +20,13 @@ from cacheflow_ray.archive.records import FileRecord, FileState, JobState
 from cacheflow_ray.archive.report import IndexProgress
 from cacheflow_ray.config import IndexOptions
 from cacheflow_ray.engine import IngestJob, VideoMemory
-from cacheflow_ray.engine.protocol import BlockStore
-from cacheflow_ray.models import VideoModel, load_model
+from cacheflow_ray.engine.opened import Backend
+from cacheflow_ray.models import load_model
 from memory_store import Store
 from memory_store.testing import MemoryStore
 from tests.actors.running import FLOAT32, MODEL, Running
 from tests.archive.library import doubles, write_library
-from tests.oracles import settings
+from tests.oracles import settings, stored
 
 WANTED = Wanted(settings=settings(), options=IndexOptions(files_at_once=4, cpus_per_indexer=0.0))
 COUNT = 30
@@ -66,16 +66,6 @@ def check_states(files: Mapping[Path, FileState], records: Mapping[str, FileReco
         assert {records[str(path)].state for path in pair} == {FileState.DONE, FileState.SKIPPED}
 
 
-def kept(store: BlockStore, stream: str, model: VideoModel) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens, and KV [2, L, H, N, D], of a stream."""
-    count, encoder = store.stats(stream).num_blocks, model.encoder
-    with store.reader(stream, range(count), fingerprint=model.fingerprint) as reader:
-        total = sum(map(len, reader.tokens))
-        kv = np.zeros((2, encoder.num_layers, encoder.num_kv_heads, total, encoder.head_dim), np.float32)
-        reader.read(range(encoder.num_layers), kv[0], kv[1])
-        return np.concatenate(reader.tokens), kv
-
-
 @pytest.mark.timeout(600)
 def test_every_file_ends_as_it_should_and_no_finished_work_is_repeated(live: Running, tmp_path: Path) -> None:
     files = write_library(tmp_path / "library", COUNT)
@@ -102,8 +92,8 @@ def test_every_file_ends_as_it_should_and_no_finished_work_is_repeated(live: Run
         for record in done[::5]:
             with VideoMemory(MemoryStore(), model) as plain:
                 plain.ingest_many([IngestJob(source=record.uri, stream="plain", settings=settings())])
-                tokens, kv = kept(plain.store, "plain", model)
-            found_tokens, found_kv = kept(store, record.stream, model)
+                tokens, kv = stored(Backend(model=model, store=plain.store), "plain")
+            found_tokens, found_kv = stored(Backend(model=model, store=store), record.stream)
             assert np.array_equal(found_tokens, tokens)
             np.testing.assert_allclose(found_kv, kv, atol=1e-5)
 

@@ -23,7 +23,7 @@ from cacheflow_ray.models import load_model
 from memory_store import EpochFenced, Retention, Store, StreamNotFound
 from memory_store.testing import MemoryStore
 from tests.actors.running import FLOAT32, MODEL, Running, push_all, raw, wanted
-from tests.oracles import encode, moving_frames, settings
+from tests.oracles import encode, moving_frames, settings, stored
 
 FRAMES = moving_frames(48)
 
@@ -38,20 +38,12 @@ def plain() -> Backend:
 
 def check_same(live: Running, name: str, plain: Backend) -> None:
     """Tokens alike to the bit, KV within 1e-5."""
-    model = plain.model
     with Store.open(live.options.data, read_only=True) as store:
-        count = plain.store.stats("plain").num_blocks
-        assert store.stats(name).num_blocks == count > 3
-        found = []
-        for source, stream in ((plain.store, "plain"), (store, name)):
-            with source.reader(stream, range(count), fingerprint=model.fingerprint) as reader:
-                total = sum(map(len, reader.tokens))
-                encoder = model.encoder
-                out = np.zeros((2, encoder.num_layers, encoder.num_kv_heads, total, encoder.head_dim), np.float32)
-                reader.read(range(encoder.num_layers), out[0], out[1])
-                found.append((np.concatenate(reader.tokens), out))
-    assert np.array_equal(found[0][0], found[1][0])
-    np.testing.assert_allclose(found[1][1], found[0][1], atol=1e-5)
+        assert store.stats(name).num_blocks == plain.store.stats("plain").num_blocks > 3
+        tokens, kv = stored(Backend(model=plain.model, store=store), name)
+    plain_tokens, plain_kv = stored(plain, "plain")
+    assert np.array_equal(tokens, plain_tokens)
+    np.testing.assert_allclose(kv, plain_kv, atol=1e-5)
 
 
 def test_pushed_through_actors_it_is_the_stream_ingested_in_one_process(live: Running, plain: Backend) -> None:

@@ -35,7 +35,7 @@ from cacheflow_ray.service.gateway import Gateway
 from memory_store import Store, StoreError
 from memory_store.testing import MemoryStore
 from tests.actors.running import FLOAT32, MODEL, Running, running
-from tests.oracles import encode, moving_frames, settings
+from tests.oracles import encode, moving_frames, settings, stored
 
 #: Frames per second of each stream.
 _FPS = 4.0
@@ -119,7 +119,6 @@ def differences(data: Path, frames: dict[str, list[Frame]]) -> dict[str, float]:
     """Blocks, tokens that differ and the largest difference of KV, against streams ingested in this process."""
     torch.set_num_threads(1)  # as in the encoders: products split otherwise are rounded otherwise
     backend = Backend(model=load_model(MODEL, FLOAT32), store=MemoryStore())
-    encoder = backend.model.encoder
     blocks = wrong = 0
     largest = 0.0
     with Store.open(data, read_only=True) as store:
@@ -127,15 +126,10 @@ def differences(data: Path, frames: dict[str, list[Frame]]) -> dict[str, float]:
             encode(backend, {name: own}, settings(), chunk=8)
             count = backend.store.stats(name).num_blocks
             wrong += store.stats(name).num_blocks != count
-            kv = []
-            for source in (backend.store, store):
-                with source.reader(name, range(count), fingerprint=backend.model.fingerprint) as reader:
-                    total = sum(map(len, reader.tokens))
-                    out = np.zeros((2, encoder.num_layers, encoder.num_kv_heads, total, encoder.head_dim), np.float32)
-                    reader.read(range(encoder.num_layers), out[0], out[1])
-                    kv.append((np.concatenate(reader.tokens), out))
-            wrong += not np.array_equal(kv[0][0], kv[1][0])
-            largest = max(largest, float(np.abs(kv[0][1] - kv[1][1]).max()))
+            tokens, kv = stored(Backend(model=backend.model, store=store), name)
+            plain_tokens, plain_kv = stored(backend, name)
+            wrong += not np.array_equal(tokens, plain_tokens)
+            largest = max(largest, float((kv - plain_kv).abs().max()))
             blocks += count
     return {"blocks": blocks, "streams_that_differ": wrong, "largest_kv_difference": largest}
 

@@ -28,11 +28,13 @@ import psutil
 from cacheflow_ray.archive.books import Books
 from cacheflow_ray.archive.finding import VIDEO_SUFFIXES
 from cacheflow_ray.archive.records import FileRecord, FileState
+from cacheflow_ray.engine.opened import Backend
 from cacheflow_ray.models import load_model
 from memory_store import Store, StoreError
 from tests.actors.running import FLOAT32, MODEL
-from tests.actors.test_archiving import check_states, kept
+from tests.actors.test_archiving import check_states
 from tests.archive.library import write_library
+from tests.oracles import stored
 
 _SETTINGS = ("--model", MODEL, "--dtype", "float32", "--device", "cpu", "--fps", "4", "--tau", "0.98")
 _BLOCKS = ("--block-size", "15", "--window", "3")
@@ -101,10 +103,10 @@ def compared(disturbed: Path, plain: Path) -> dict[str, Any]:
     differing, kv_difference = 0, 0.0
     with Store.open(disturbed, read_only=True) as one, Store.open(plain, read_only=True) as other:
         for content, stream in by_content[0].items():
-            tokens, kv = kept(one, stream, model)
-            plain_tokens, plain_kv = kept(other, by_content[1][content], model)
+            tokens, kv = stored(Backend(model=model, store=one), stream)
+            plain_tokens, plain_kv = stored(Backend(model=model, store=other), by_content[1][content])
             differing += not np.array_equal(tokens, plain_tokens)
-            kv_difference = max(kv_difference, float(np.abs(kv - plain_kv).max(initial=0.0)))
+            kv_difference = max(kv_difference, float((kv - plain_kv).abs().max()))
     return {"streams": len(by_content[0]), "streams_differing": differing, "kv_difference": kv_difference}
 
 

@@ -22,7 +22,7 @@ from cacheflow_ray.media import Frame
 from cacheflow_ray.models import VideoModel
 from memory_store import Commit, EpochFenced
 from memory_store.testing import MemoryStore
-from tests.oracles import encode, moving_frames, settings, toy_model
+from tests.oracles import encode, moving_frames, settings, stored, toy_model
 
 FRAMES = moving_frames(40)
 
@@ -70,15 +70,6 @@ def push_all(pool: EncoderPool, name: str, epoch: int, frames: Sequence[Frame], 
     return pool.finish(name, epoch, End(final=True)).result(30)
 
 
-def kv_of(backend: Backend, name: str) -> tuple[np.ndarray, list[np.ndarray]]:
-    count = backend.store.stats(name).num_blocks
-    with backend.store.reader(name, range(count), fingerprint=backend.model.fingerprint) as reader:
-        shape = (backend.model.encoder.num_layers, backend.model.encoder.num_kv_heads)
-        out = np.zeros((2, *shape, sum(map(len, reader.tokens)), backend.model.encoder.head_dim), np.float32)
-        reader.read(range(shape[0]), out[0], out[1])
-        return out, list(reader.tokens)
-
-
 def test_a_pushed_stream_is_the_stream_that_is_ingested_in_one_go(backend: Backend, pool: EncoderPool) -> None:
     encode(backend, {"plain": FRAMES}, settings(), chunk=8)
     names = [f"pushed-{at}" for at in range(3)]
@@ -89,11 +80,11 @@ def test_a_pushed_stream_is_the_stream_that_is_ingested_in_one_go(backend: Backe
         thread.start()
     for thread in threads:
         thread.join()
-    expected, tokens = kv_of(backend, "plain")
-    assert len(tokens) > 3
+    tokens, expected = stored(backend, "plain")
+    assert backend.store.stats("plain").num_blocks > 3
     for name in names:
-        kv, own = kv_of(backend, name)
-        assert all(np.array_equal(left, right) for left, right in zip(own, tokens, strict=True))
+        own, kv = stored(backend, name)
+        assert np.array_equal(own, tokens)
         np.testing.assert_allclose(kv, expected, atol=1e-5)
         state = open_stream(backend, name).state
         assert (state.complete, state.next_seq, state.counters.frames) == (True, len(FRAMES), len(FRAMES))
