@@ -7,7 +7,6 @@ import os
 import threading
 import time
 from contextlib import closing
-from pathlib import PurePosixPath
 
 import ray
 
@@ -17,9 +16,12 @@ from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
 from cacheflow_ray.archive.access import Gate
 from cacheflow_ray.archive.books import Books
-from cacheflow_ray.archive.finding import Found, find
-from cacheflow_ray.archive.records import FileState, JobState
+from cacheflow_ray.archive.finding import find
+from cacheflow_ray.archive.planning import failed_before
+from cacheflow_ray.archive.records import JobState
 from cacheflow_ray.archive.report import IndexProgress
+from cacheflow_ray.errors import CacheFlowError
+from memory_store.errors import StoreError
 
 _LOG = logging.getLogger(__name__)
 
@@ -46,7 +48,7 @@ class IndexJob:
         try:
             with closing(RemoteStore(self._setup)) as store:
                 self._end(store)
-        except Exception:  # the books cannot be kept: whoever looks sees that nobody runs the job
+        except (CacheFlowError, StoreError):  # the books cannot be kept: whoever looks sees that nobody runs the job
             _LOG.exception("index job %s was given up", self._new.job_id)
         finally:
             ray.kill(self._self)
@@ -87,7 +89,7 @@ class IndexJob:
         wanted = Wanted(settings=new.settings, retention=new.retention, tenant=new.tenant, options=options)
         call = IndexCall(
             sources=new.sources,
-            found=find([gate.source(source) for source in new.sources]) if new.sources else _failed_before(books),
+            found=find(list(map(gate.source, new.sources))) if new.sources else failed_before(books.files()),
             wanted=wanted,
             labels=new.labels,
             retry=new.retry_failed,
@@ -106,18 +108,3 @@ class IndexJob:
 
 def actor_name(tenant: str, job_id: str) -> str:
     return f"index-{tenant}:{job_id}" if tenant else f"index-{job_id}"
-
-
-def _failed_before(books: Books) -> list[Found]:
-    """What a job without sources is of."""
-    return [
-        Found(
-            uri=record.uri,
-            name=record.stream.rpartition(":")[2] or PurePosixPath(record.uri).stem,
-            is_named=bool(record.stream),
-            labels=record.labels,
-            start=record.start,
-        )
-        for record in books.files()
-        if record.state is FileState.FAILED
-    ]

@@ -14,7 +14,7 @@ from cacheflow_ray.actors.index_api import FilePage, IndexView, NewIndex
 from cacheflow_ray.actors.index_job import IndexJob, actor_name
 from cacheflow_ray.actors.remote_store import RemoteStore
 from cacheflow_ray.actors.setup import Setup
-from cacheflow_ray.actors.spawning import bound_to, spawn
+from cacheflow_ray.actors.spawning import bound_to, is_there, spawn
 from cacheflow_ray.archive.access import Gate
 from cacheflow_ray.archive.books import Books
 from cacheflow_ray.archive.records import FileRecord, JobRecord, JobState, JobTotals
@@ -99,7 +99,7 @@ class IndexJobs:
 
     def _view(self, tenant: str, job: JobRecord) -> IndexView:
         books, error = self._books(tenant), _raised(job)
-        if job.state is JobState.RUNNING and not _is_there(actor_name(tenant, job.id), self._setup.namespace):
+        if job.state is JobState.RUNNING and not is_there(actor_name(tenant, job.id), self._setup.namespace):
             job = books.job(job.id) or job  # it may have ended meanwhile
             error = _raised(job)
             if job.state is JobState.RUNNING:
@@ -127,12 +127,3 @@ def _raised(job: JobRecord) -> CacheFlowError | StoreError | None:
         return None
     kind: Any = next((getattr(home, job.error_kind, None) for home in (errors, store_errors)), None)
     return (kind or ServiceError)(job.error or "the job failed, and its log says why", job_id=job.id)
-
-
-def _is_there(name: str, namespace: str) -> bool:
-    """Alive, or about to be again."""
-    try:
-        ray.get_actor(name, namespace)
-    except ValueError:
-        return False
-    return True

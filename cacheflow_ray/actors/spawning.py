@@ -26,6 +26,15 @@ def spawn(kind: type, name: str, namespace: str, *args: Any, **options: Any) -> 
     ).remote(*args)
 
 
+def is_there(name: str, namespace: str) -> bool:
+    """Alive, or about to be again."""
+    try:
+        ray.get_actor(name, namespace)
+    except ValueError:
+        return False
+    return True
+
+
 def spawn_encoder(setup: Setup, topology: TopologyOptions, number: int) -> Any:
     needs = {"num_cpus": topology.cpus_per_encoder, "num_gpus": topology.gpus_per_encoder}
     return spawn(Encoder, encoder_name(number), setup.namespace, setup, **needs, **bound_to(topology, "encoder"))

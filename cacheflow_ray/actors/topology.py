@@ -18,7 +18,7 @@ from cacheflow_ray.actors.errors import got
 from cacheflow_ray.actors.host import Host, Server
 from cacheflow_ray.actors.index_jobs import let_jobs_go
 from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
-from cacheflow_ray.actors.spawning import bound_to, spawn, spawn_store
+from cacheflow_ray.actors.spawning import bound_to, is_there, spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
 from cacheflow_ray.errors import ClusterUnavailable
 
@@ -123,7 +123,7 @@ def stores(options: ClusterOptions) -> Iterator[Setup]:
     """
     connect(options.ray_address, options.topology.namespace)
     setup = options.setup()
-    there = _is_there(setup.stores[0].name, setup.namespace)
+    there = is_there(setup.stores[0].name, setup.namespace)
     _start_stores(setup, options.topology)
     try:
         yield setup
@@ -145,14 +145,6 @@ def _stop_stores(setup: Setup) -> None:
         with contextlib.suppress(ClusterUnavailable):
             got(store.close.remote(), place.name, _STOP_S)
         ray.kill(store)
-
-
-def _is_there(name: str, namespace: str) -> bool:
-    try:
-        ray.get_actor(name, namespace)
-    except ValueError:
-        return False
-    return True
 
 
 def connect(address: str | None, namespace: str) -> None:

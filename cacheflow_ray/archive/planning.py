@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 from xxhash import xxh3_64_hexdigest
 
@@ -61,6 +62,21 @@ def planned(
             record = replace(record, state=FileState.PENDING, reason="", transient=False)
         plan.append(record)
     return plan
+
+
+def failed_before(records: Iterable[FileRecord]) -> list[Found]:
+    """Files that failed, as what a run is given that is to try them again."""
+    return [
+        Found(
+            uri=record.uri,
+            name=record.stream.rpartition(":")[2] or PurePosixPath(record.uri).stem,
+            is_named=bool(record.stream),
+            labels=record.labels,
+            start=record.start,
+        )
+        for record in records
+        if record.state is FileState.FAILED
+    ]
 
 
 def to_do(records: Iterable[FileRecord]) -> list[FileRecord]:

@@ -6,9 +6,8 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from cacheflow_ray.cli.options import ModelChoice, Place
+from cacheflow_ray.cli.shape import RAY_ADDRESS, on_cluster
 
 if TYPE_CHECKING:
     from cacheflow_ray.actors.topology import ClusterOptions
@@ -19,56 +18,19 @@ if TYPE_CHECKING:
 class Crew:
     """Who does the work, and where."""
 
-    indexers: Annotated[
-        int, typer.Option("--indexers", metavar="N", rich_help_panel="Cluster", help="Processes, each with a model.")
-    ] = 1
-    files_at_once: Annotated[
-        int,
-        typer.Option("--files-at-once", metavar="N", rich_help_panel="Cluster", help="Of each, encoded together."),
-    ] = 8
-    gpus: Annotated[
-        float, typer.Option("--gpus-per-indexer", metavar="G", rich_help_panel="Cluster", help="0.5: two share one.")
-    ] = 0.0
-    cpus: Annotated[
-        float,
-        typer.Option("--cpus-per-indexer", metavar="C", rich_help_panel="Cluster", help="That its node has to spare."),
-    ] = 1.0
+    indexers: Annotated[int, on_cluster("--indexers", "N", "Processes, each with a model.")] = 1
+    files_at_once: Annotated[int, on_cluster("--files-at-once", "N", "Of each, encoded together.")] = 8
+    gpus: Annotated[float, on_cluster("--gpus-per-indexer", "G", "0.5: two share one.")] = 0.0
+    cpus: Annotated[float, on_cluster("--cpus-per-indexer", "C", "That its node has to spare.")] = 1.0
     role_label: Annotated[
         str | None,
-        typer.Option(
-            "--role-label",
-            metavar="NAME",
-            rich_help_panel="Cluster",
-            help="Indexers live on nodes whose label NAME is indexer. Default: anywhere.",
-        ),
+        on_cluster("--role-label", "NAME", "Indexers live on nodes whose label NAME is indexer. Default: anywhere."),
     ] = None
-    retries: Annotated[
-        int,
-        typer.Option("--retries", metavar="N", rich_help_panel="Cluster", help="Of a file, for what may pass."),
-    ] = 3
-    stores: Annotated[
-        int,
-        typer.Option(
-            "--stores", metavar="N", rich_help_panel="Cluster", help="Data folders; as many as the service has."
-        ),
-    ] = 1
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address",
-            metavar="ADDR",
-            rich_help_panel="Cluster",
-            help="Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
-        ),
-    ] = None
+    retries: Annotated[int, on_cluster("--retries", "N", "Of a file, for what may pass.")] = 3
+    stores: Annotated[int, on_cluster("--stores", "N", "Data folders; as many as the service has.")] = 1
+    ray_address: Annotated[str | None, on_cluster("--ray-address", "ADDR", RAY_ADDRESS)] = None
     namespace: Annotated[
-        str,
-        typer.Option(
-            "--namespace",
-            metavar="NAME",
-            rich_help_panel="Cluster",
-            help="In Ray; the stores of a service in the same are used.",
-        ),
+        str, on_cluster("--namespace", "NAME", "In Ray; the stores of a service in the same are used.")
     ] = "cacheflow"
 
     @property

@@ -112,8 +112,7 @@ def retry(
     tenant: Tenant = "",
     as_json: Json = False,
 ) -> None:
-    from cacheflow_ray.archive.finding import Found
-    from cacheflow_ray.archive.records import FileState
+    from cacheflow_ray.archive.planning import failed_before
 
     output = Output(as_json=as_json)
     link = remote.chosen(place, model)
@@ -123,16 +122,12 @@ def retry(
         retry_there(link, _wanted_there([], encoding, limits, crew, labels={}, retry=True), output)
         return
     with reading(place, tenant) as books:
-        failed = [record for record in books.files() if record.state is FileState.FAILED]
-    found = [
-        Found(uri=record.uri, name=record.stream, is_named=True, labels=record.labels, start=record.start)
-        for record in failed
-    ]
+        found = failed_before(books.files())
     if not found:
         output.say("no file has failed")
         output.result({"job": None, "files": {}})
         return
-    call = _call([record.uri for record in failed], found, encoding, limits, crew, labels={}, retry=True, tenant=tenant)
+    call = _call([own.uri for own in found], found, encoding, limits, crew, labels={}, retry=True, tenant=tenant)
     _run(call, crew.cluster(place, model), output)
 
 

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from cacheflow_ray.actors.topology import ClusterOptions
 
 
-def _option(name: str, metavar: str | None, text: str) -> Any:
+RAY_ADDRESS = "Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own."
+
+
+def on_cluster(name: str, metavar: str | None, text: str) -> Any:
+    """An option of what runs on a cluster."""
     return typer.Option(name, metavar=metavar, rich_help_panel="Cluster", help=text)
 
 
@@ -23,45 +27,44 @@ def _option(name: str, metavar: str | None, text: str) -> Any:
 class Shape:
     """What the service is made of, and where it runs."""
 
-    encoders: Annotated[int, _option("--encoders", "N", "Encoders at the start.")] = 1
-    answerers: Annotated[int, _option("--answerers", "N", "Answerers at the start.")] = 1
-    stores: Annotated[int, _option("--stores", "N", "Data folders; fixed once there is data.")] = 1
-    gpus_per_encoder: Annotated[float, _option("--gpus-per-encoder", "G", "0.5: two share one. Default: 0.")] = 0.0
-    gpus_per_answerer: Annotated[float, _option("--gpus-per-answerer", "G", "As for encoders.")] = 0.0
+    encoders: Annotated[int, on_cluster("--encoders", "N", "Encoders at the start.")] = 1
+    answerers: Annotated[int, on_cluster("--answerers", "N", "Answerers at the start.")] = 1
+    stores: Annotated[int, on_cluster("--stores", "N", "Data folders; fixed once there is data.")] = 1
+    gpus_per_encoder: Annotated[float, on_cluster("--gpus-per-encoder", "G", "0.5: two share one. Default: 0.")] = 0.0
+    gpus_per_answerer: Annotated[float, on_cluster("--gpus-per-answerer", "G", "As for encoders.")] = 0.0
     cpus_per_encoder: Annotated[
-        float, _option("--cpus-per-encoder", "C", "Cores a node must have free. Default: 0, it may be any node.")
+        float, on_cluster("--cpus-per-encoder", "C", "Cores a node must have free. Default: 0, it may be any node.")
     ] = 0.0
-    cpus_per_answerer: Annotated[float, _option("--cpus-per-answerer", "C", "As for encoders.")] = 0.0
+    cpus_per_answerer: Annotated[float, on_cluster("--cpus-per-answerer", "C", "As for encoders.")] = 0.0
     threads: Annotated[
         int | None,
-        _option("--threads", "N", "Each encoder and answerer computes in so many. Default: a share of this machine."),
+        on_cluster(
+            "--threads", "N", "Each encoder and answerer computes in so many. Default: a share of this machine."
+        ),
     ] = None
     store_label: Annotated[
         str | None,
-        _option("--store-label", "NAME", "Store I lives on the node whose label NAME is I. Default: all live here."),
+        on_cluster("--store-label", "NAME", "Store I lives on the node whose label NAME is I. Default: all live here."),
     ] = None
     role_label: Annotated[
         str | None,
-        _option(
+        on_cluster(
             "--role-label",
             "NAME",
             "Encoders, answerers and what serves clients live on nodes whose label NAME is encoder, answerer, gateway.",
         ),
     ] = None
     durability: Annotated[
-        str, _option("--durability", "D", "What a crash may cost: power_safe, process_safe or relaxed.")
+        str, on_cluster("--durability", "D", "What a crash may cost: power_safe, process_safe or relaxed.")
     ] = "power_safe"
-    source_root: Annotated[Path | None, _option("--source-root", "DIR", "Clients may have files below it read.")] = None
-    ray_address: Annotated[
-        str | None,
-        _option(
-            "--ray-address",
-            "ADDR",
-            "Run on this Ray cluster ('auto': the one around). Default: a Ray of this machine's own.",
-        ),
-    ] = None
-    namespace: Annotated[str, _option("--namespace", "NAME", "Of its actors in Ray.")] = "cacheflow"
-    detached: Annotated[bool, _option("--detached", None, "Leave it running on the Ray cluster, and return.")] = False
+    source_root: Annotated[Path | None, on_cluster("--source-root", "DIR", "Clients may have files below it read.")] = (
+        None
+    )
+    ray_address: Annotated[str | None, on_cluster("--ray-address", "ADDR", RAY_ADDRESS)] = None
+    namespace: Annotated[str, on_cluster("--namespace", "NAME", "Of its actors in Ray.")] = "cacheflow"
+    detached: Annotated[bool, on_cluster("--detached", None, "Leave it running on the Ray cluster, and return.")] = (
+        False
+    )
 
     def options(self, place: Place, model: ModelChoice) -> ClusterOptions:
         """Raises UsageError, InvalidConfig."""

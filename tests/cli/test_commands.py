@@ -19,6 +19,7 @@ from cacheflow_ray.cli.app import run
 from cacheflow_ray.engine import VideoMemory
 from cacheflow_ray.media import write_video
 from memory_store.errors import StoreError
+from tests.cli.asked import asked
 from tests.cli.clips import SECONDS, film, paint_cards, paint_shapes, render_clips
 
 Capture = pytest.CaptureFixture[str]
@@ -43,15 +44,6 @@ def store(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) -> s
     folder = str(tmp_path_factory.mktemp("store"))
     assert run(["ingest", *map(str, clips.values()), "--data", folder, "--fps", "4", "--window", "2"]) == 0
     return folder
-
-
-def asked(capsys: Capture, *args: str) -> Any:
-    """The JSON object of a command that must succeed; it is all there is on stdout."""
-    capsys.readouterr()
-    code = run([*args, "--json"])
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return json.loads(printed.out)
 
 
 def test_several_sources_are_ingested_at_once_and_named_after_their_files(

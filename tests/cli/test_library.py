@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -16,6 +14,7 @@ from PIL import Image
 from cacheflow_ray.cli.app import run
 from cacheflow_ray.media import write_video
 from memory_store import Store
+from tests.cli.asked import asked
 from tests.oracles import moving_frames
 from tests.service.mortal import MortalCluster, served
 
@@ -41,15 +40,6 @@ def store(tmp_path_factory: pytest.TempPathFactory, clips: dict[str, Path]) -> s
         line = ["ingest", str(clips[name]), "--data", folder, "--model", MODEL, "--fps", "2", "--tau", "0.98"]
         assert run([*line, "--block-size", "15", "--window", "2", "--label", f"site={site}"]) == 0
     return folder
-
-
-def asked(capsys: Capture, *args: str) -> Any:
-    """The JSON object of a command that must succeed; it is all there is on stdout."""
-    capsys.readouterr()
-    code = run([*args, "--json"])
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return json.loads(printed.out)
 
 
 def found(capsys: Capture, *args: str) -> set[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import signal
 import socket
@@ -12,7 +11,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -25,6 +23,7 @@ from cacheflow_ray.engine import AnswerResult, IngestReport, StreamInfo
 from cacheflow_ray.engine.position import Overload, Position
 from cacheflow_ray.media import write_video
 from memory_store.records import Retention
+from tests.cli.asked import asked
 from tests.service.mortal import MortalCluster, served
 
 Capture = pytest.CaptureFixture[str]
@@ -48,15 +47,6 @@ def server(cluster: MortalCluster, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     with served(cluster) as address:
         monkeypatch.setenv("CACHEFLOW_SERVER", address)
         yield address
-
-
-def asked(capsys: Capture, *args: str) -> Any:
-    """The JSON object of a command that must succeed; it is all there is on stdout."""
-    capsys.readouterr()
-    code = run([*args, "--json"])
-    printed = capsys.readouterr()
-    assert code == 0, printed.err
-    return json.loads(printed.out)
 
 
 def names(kind: type) -> set[str]:
