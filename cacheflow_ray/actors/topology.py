@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from cacheflow_ray.actors.setup import DIRECTOR, GATEWAY, Setup, StorePlace
 from cacheflow_ray.actors.spawning import bound_to, is_there, spawn, spawn_store
 from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, StoreOptions, TopologyOptions
 from cacheflow_ray.errors import ClusterUnavailable
+
+_LOG = logging.getLogger(__name__)
 
 #: Of a Ray of our own. A batch of frames goes with the call that pushes it, which is faster than through the object
 #: store; and actors are what the machine is there for, not what it does beside other work.
@@ -148,12 +151,27 @@ def _stop_stores(setup: Setup) -> None:
 
 
 def connect(address: str | None, namespace: str) -> None:
-    """Join the Ray cluster at `address`, or start one of this machine's own; once per process."""
-    if not ray.is_initialized():
-        local: dict[str, Any] = {} if address else {"include_dashboard": False, "_system_config": _SYSTEM}
-        # Without an address Ray would join whatever cluster it finds on this machine.
-        where = address or "local"
-        ray.init(address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local)
+    """Join the Ray cluster at `address`, or start one of this machine's own; once per process.
+
+    Raises:
+        ClusterUnavailable: nothing answers there, or Ray does not start.
+    """
+    if ray.is_initialized():
+        return
+    local: dict[str, Any] = {} if address else {"include_dashboard": False, "_system_config": _SYSTEM}
+    # Without an address Ray would join whatever cluster it finds on this machine.
+    where = address or "local"
+    join = partial(
+        ray.init, address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local
+    )
+    try:
+        join()
+    except Exception as error:  # Ray has no type of its own for a start that takes it more than 30 s
+        ray.shutdown()
+        if address:
+            raise ClusterUnavailable(f"no Ray cluster answers at {address!r}: {error}", address=address) from error
+        _LOG.warning("Ray did not start, and is started once more: %s", error)
+        join()
 
 
 def disconnect() -> None:

@@ -27,6 +27,9 @@ from tests.memory_store.faults.workload import (
 )
 
 _READS_AT_ONCE = 6
+_AT_MOST_S = (
+    120.0  # longer than asked for, until every kind of read was made once: on a busy machine the rare ones wait
+)
 _PAUSE_S = 0.001  # a thread that calls LMDB without pause takes the interpreter's lock back before another wakes for it
 
 
@@ -39,8 +42,8 @@ class Readers:
         self.fleeting: set[bytes] = set()
         self._store = store
         self._stop = threading.Event()
-        looks = [self._recent, self._anywhere, self._search, self._fleeting]
-        self._threads = [threading.Thread(target=self._run, args=(looks[at % 4], at)) for at in range(8)]
+        self._looks = [self._recent, self._anywhere, self._search, self._fleeting]
+        self._threads = [threading.Thread(target=self._run, args=(self._looks[at % 4], at)) for at in range(8)]
 
     def __enter__(self) -> Readers:
         for thread in self._threads:
@@ -52,12 +55,16 @@ class Readers:
         for thread in self._threads:
             thread.join()
 
+    def are_done(self) -> bool:
+        """Whether every kind of read was made at least once, or one went wrong."""
+        return bool(self.errors) or all(self.reads[look.__name__] for look in self._looks)
+
     def _run(self, look: Callable[[random.Random, int], object], seed: int) -> None:
         rng = random.Random(seed)
         try:
             while not self._stop.is_set():
                 found = look(rng, self._store.stats("a-large").num_blocks)
-                self.reads[look.__name__.strip("_")] += found is not False
+                self.reads[look.__name__] += found is not False
                 time.sleep(_PAUSE_S)
         except BaseException as error:
             self.errors.append(error)
@@ -91,16 +98,17 @@ class Readers:
         return True
 
 
-def write_until(store: Store, end_s: float, fleeting: set[bytes]) -> int:
-    """Append to "a-large", and make and delete "fleeting-large", until that time; the number of blocks.
+def write_beside(readers: Readers, store: Store, seconds: float) -> int:
+    """Append to "a-large", and make and delete "fleeting-large", for that long and until the readers are done.
 
-    Args:
-        fleeting: is given the KV of "fleeting-large" before it is written.
+    Returns:
+        How many blocks "a-large" has then.
     """
     count = store.stats("a-large").num_blocks
-    while time.monotonic() < end_s:
+    start = time.monotonic()
+    while (spent := time.monotonic() - start) < seconds or (not readers.are_done() and spent < seconds + _AT_MOST_S):
         commit = commit_of("fleeting-large", count, range(2))
-        fleeting.add(expected_kv(list(commit.blocks)).tobytes())
+        readers.fleeting.add(expected_kv(list(commit.blocks)).tobytes())
         change(store, "fleeting-large", None, Held(generation=count, num_blocks=0))
         store.commit([commit])
         for size in (1, 2, 1):
@@ -124,14 +132,14 @@ def test_every_read_beside_a_writer_is_exact(
         processes = [start_python("children:read_on", folder=tmp_path) for _ in range(4)]
         assert {process.stdout.readline() for process in processes} == {"reading\n"}
         with Readers(store) as readers:
-            count = write_until(store, time.monotonic() + seconds, readers.fleeting)
+            count = write_beside(readers, store, seconds)
         outside = [int(process.communicate()[0]) for process in processes]
         assert check_stream(store, "a-large") == Held(generation=0, num_blocks=count)
     print(f"concurrency, {durability}, {seconds} s: {count} blocks written; reads by threads {dict(readers.reads)}, "
           f"by processes {outside}; none wrong")  # fmt: skip
     assert readers.errors == []
     assert [process.returncode for process in processes] == [0] * 4
-    assert min(*outside, *readers.reads.values()) > 0
+    assert readers.are_done() and min(outside) > 0
 
 
 def test_what_an_open_reader_holds_stays_while_its_stream_goes(tmp_path: Path) -> None:
