@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,7 @@ from cacheflow_ray.config import DEFAULT_MODEL, EncoderOptions, ModelOptions, St
 from cacheflow_ray.errors import ClusterUnavailable
 
 _LOG = logging.getLogger(__name__)
+_DIAL_S = 10.0
 
 #: Of a Ray of our own. A batch of frames goes with the call that pushes it, which is faster than through the object
 #: store; and actors are what the machine is there for, not what it does beside other work.
@@ -161,6 +163,8 @@ def connect(address: str | None, namespace: str) -> None:
     local: dict[str, Any] = {} if address else {"include_dashboard": False, "_system_config": _SYSTEM}
     # Without an address Ray would join whatever cluster it finds on this machine.
     where = address or "local"
+    if address:
+        _dial(address)
     join = partial(
         ray.init, address=where, namespace=namespace, log_to_driver=False, logging_level=logging.ERROR, **local
     )
@@ -169,9 +173,24 @@ def connect(address: str | None, namespace: str) -> None:
     except Exception as error:  # Ray has no type of its own for a start that takes it more than 30 s
         ray.shutdown()
         if address:
-            raise ClusterUnavailable(f"no Ray cluster answers at {address!r}: {error}", address=address) from error
+            raise _silent(address, error) from error
         _LOG.warning("Ray did not start, and is started once more: %s", error)
         join()
+
+
+def _dial(address: str) -> None:
+    """Whether anybody listens at a "host:port"; Ray itself would try for twenty minutes."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdigit():
+        return  # "auto", for example: Ray knows where that is, or says at once that it does not
+    try:
+        socket.create_connection((host.rpartition("/")[2].strip("[]"), int(port)), _DIAL_S).close()
+    except (OSError, OverflowError) as error:
+        raise _silent(address, error) from error
+
+
+def _silent(address: str, error: Exception) -> ClusterUnavailable:
+    return ClusterUnavailable(f"no Ray cluster answers at {address!r} ({error}): is it running?", address=address)
 
 
 def disconnect() -> None:

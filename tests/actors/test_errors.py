@@ -5,10 +5,12 @@ from __future__ import annotations
 import traceback
 
 import pytest
+import ray
 from ray.exceptions import ActorDiedError, RayTaskError
 
 from cacheflow_ray import errors
 from cacheflow_ray.actors.errors import unwrapped
+from cacheflow_ray.actors.topology import connect
 from cacheflow_ray.errors import ClusterUnavailable
 from memory_store import errors as store_errors
 
@@ -41,3 +43,10 @@ def test_an_actor_whose_making_nobody_foresaw_is_away_and_says_why() -> None:
 def test_an_actor_that_died_is_away_for_now() -> None:
     away = unwrapped(ActorDiedError(), "store-0")
     assert isinstance(away, ClusterUnavailable) and away.ids == {"actor": "store-0"}
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere.invalid:6379"])
+def test_a_ray_cluster_that_is_not_there_is_named(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(ClusterUnavailable, match=rf"no Ray cluster answers at '{address}' .*: is it running\?"):
+        connect(address, "none")
