@@ -133,17 +133,16 @@ def native_logits(model: VideoModel, frames: Sequence[Frame], suffix_ids: Sequen
 
 def context_logits(model: VideoModel, context: Any, suffix_ids: Sequence[int], start: int) -> Tensor:
     """Logits of the question's tokens over a rehydrated context, by the ordinary model, [T, vocabulary]."""
-    from cacheflow_ray.models.model import _text_positions
-
     cache, after = context.as_cache(), model._parts.after_video
+    rows = torch.arange(start, start + len(after) + len(suffix_ids))[None]
     axes = model._parts.positions(None).num_axes
+    positions = rows if axes == 1 else rows.expand(axes, 1, -1)
     with torch.no_grad():
         if len(after):
-            positions = _text_positions(start, len(after), axes, model.device)
-            model._parts.text_model(inputs_embeds=after[None], past_key_values=cache, position_ids=positions)
-        positions = _text_positions(start + len(after), len(suffix_ids), axes, model.device)
-        ids = torch.tensor([list(suffix_ids)])
-        out = model._loaded.model(input_ids=ids, past_key_values=cache, position_ids=positions)
+            own = positions[..., : len(after)]
+            model._parts.text_model(inputs_embeds=after[None], past_key_values=cache, position_ids=own)
+        own, ids = positions[..., len(after) :], torch.tensor([list(suffix_ids)])
+        out = model._loaded.model(input_ids=ids, past_key_values=cache, position_ids=own)
     logits: Tensor = out.logits[0]
     return logits
 

@@ -48,9 +48,11 @@ class Answerer:
         if setup.encoder_options.torch_threads is not None:
             torch.set_num_threads(setup.encoder_options.torch_threads)
         self._store = RemoteStore(setup)
+        model = load_model(setup.model, setup.model_options)
         again = Again(access=Access(root=setup.source_root))
-        self._memory = VideoMemory(self._store, load_model(setup.model, setup.model_options), again=again)
+        self._memory = VideoMemory(self._store, model, again=again)
         self._metrics = AnswererMetrics()
+        model.batcher.watch = self._metrics.step
         self._threads = ThreadPoolExecutor(setup.max_answers, thread_name_prefix="answer")
         self._answers: dict[str, _Answering] = {}
 

@@ -1,7 +1,7 @@
 """What each kind of actor counts, as Prometheus has it. The service adds the actor's name and serves them all.
 
 cacheflow_encoder_*   frames, tokens seen and kept, blocks, steps, batch sizes, seconds by stage, waiting, shed
-cacheflow_answerer_*  questions, answers under way, seconds by stage, tokens, bytes fetched
+cacheflow_answerer_*  questions, answers under way and per step, seconds by stage, tokens, bytes fetched
 cacheflow_store_*     streams, blocks, bytes, cache hits
 process_*             memory, CPU time, open files
 """
@@ -82,7 +82,15 @@ class AnswererMetrics:
         )  # fmt: skip
         self._tokens = Counter(name + "generated_tokens", "Tokens generated.", registry=self._registry)
         self._bytes = Counter(name + "fetched_bytes", "Bytes read from stores.", registry=self._registry)
+        self._per_step = Histogram(
+            name + "answers_per_step", "Answers that shared a step of the model.", buckets=_COUNTS,
+            registry=self._registry,
+        )  # fmt: skip
         self._under_way = Gauge(name + "under_way", "Questions under way.", registry=self._registry)
+
+    def step(self, answers: int) -> None:
+        """Count one step of generation."""
+        self._per_step.observe(answers)
 
     def answered(self, result: AnswerResult) -> None:
         """Count one answer."""

@@ -43,4 +43,4 @@ class Setup:
     patience_s: float = 10.0
     source_root: Path | None = None
     max_container_bytes: int = 4 << 30
-    max_answers: int = 4
+    max_answers: int = 8

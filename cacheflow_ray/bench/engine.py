@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from time import perf_counter
 
+from cacheflow_ray.bench.answers import measure_answers
 from cacheflow_ray.bench.bench import Bench
 from cacheflow_ray.bench.fetching import measure_fetch
 from cacheflow_ray.bench.ingesting import measure_encoding, measure_ingest
@@ -29,6 +30,7 @@ PARTS: dict[str, Callable[[Bench], Part]] = {
     "ingest": measure_ingest,
     "encode": measure_encoding,
     "questions": measure_questions,
+    "answers": measure_answers,
     "resident": measure_resident,
 }
 

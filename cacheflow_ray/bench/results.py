@@ -139,6 +139,7 @@ TARGETS = {
     "fetch_over_memcpy": Target(sign=">=", bound=0.8),
     "fetch_over_memcpy_one_thread": Target(sign=">=", bound=0.45),
     "ragged8_over_sequential": Target(sign=">=", bound=1.0),
+    "answers8_over_sequential": Target(sign=">=", bound=1.0),
     "rss_growth_10x": Target(sign="<=", bound=1.05),
 }
 
@@ -146,6 +147,7 @@ TARGETS = {
 TARGETS_TINY = {
     "question_bytes_10h_over_10min": TARGETS["question_bytes_10h_over_10min"],
     "ragged8_over_sequential": Target(sign=">=", bound=2.5),
+    "answers8_over_sequential": Target(sign=">=", bound=2.5),
     "rss_growth_10x": TARGETS["rss_growth_10x"],
 }
 

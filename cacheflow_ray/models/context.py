@@ -43,6 +43,11 @@ class Context:
         """Tokens the context can hold."""
         return int(self.keys.shape[2])
 
+    def check_room(self, num_tokens: int) -> None:
+        """Raises: ValueError: they do not fit. A slice past the end would swallow a single token in silence."""
+        if self.length + num_tokens > self.capacity:
+            raise ValueError(f"a context of {self.capacity} columns cannot hold {self.length + num_tokens} tokens")
+
     def turn(self, positions: Tensor) -> None:
         """Rotate the next T columns, already written un-rotated, to `positions` [A, T], and count them in."""
         columns = slice(self.length, self.length + positions.shape[1])

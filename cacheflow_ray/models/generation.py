@@ -1,4 +1,4 @@
-"""Generated ids from one thread, text pieces in another."""
+"""Generated ids from the thread that makes them, text pieces in another."""
 
 from __future__ import annotations
 
@@ -6,11 +6,6 @@ import queue
 import threading
 from collections.abc import Callable, Iterator
 from typing import Any
-
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 #: What the tokenizer decodes bytes of an unfinished character to.
 INCOMPLETE = "\ufffd"
@@ -23,7 +18,7 @@ class Generation:
 
     Args:
         tokenizer: decodes the ids.
-        run: generates into the sink it is given; called in a thread of its own.
+        run: has ids generated into the sink it is given, meanwhile or at once.
 
     Attributes:
         num_tokens: ids generated so far.
@@ -39,19 +34,11 @@ class Generation:
         if self._started:
             raise RuntimeError("an answer can be iterated once")
         self._started = True
-        thread = threading.Thread(target=self._guarded, name="generate", daemon=True)
-        thread.start()
         try:
+            self._run(self._sink)
             yield from self._pieces()
         finally:
             self._sink.stop()
-            thread.join()
-
-    def _guarded(self) -> None:
-        try:
-            self._run(self._sink)
-        except BaseException as error:  # raised again where the text is read
-            self._sink.fail(error)
 
     def _pieces(self) -> Iterator[str]:
         """Text as it grows. Ids are decoded together with the piece before them, which tells how they join, and no
@@ -74,21 +61,21 @@ class Generation:
         return after[len(before) :]
 
 
-class TokenSink(BaseStreamer):  # type: ignore[misc]
-    """The streamer `generate()` writes to, and the stopping criterion it asks."""
+class TokenSink:
+    """Ids on their way from whoever generates them: put there, iterated here."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
-        self._prompt_seen = False
         self._stopped = threading.Event()
-        self.stopping = _StopWhen(self._stopped)
 
-    def put(self, value: Tensor) -> None:
-        """Called with the prompt first, then with each new id."""
-        if self._prompt_seen:
-            for token in value.flatten().tolist():
-                self._queue.put(token)
-        self._prompt_seen = True
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nobody reads any more."""
+        return self._stopped.is_set()
+
+    def put(self, token: int) -> None:
+        """A new id."""
+        self._queue.put(token)
 
     def end(self) -> None:
         """No more ids."""
@@ -107,11 +94,3 @@ class TokenSink(BaseStreamer):  # type: ignore[misc]
             if isinstance(item, BaseException):
                 raise item
             yield item
-
-
-class _StopWhen(StoppingCriteria):  # type: ignore[misc]
-    def __init__(self, event: threading.Event) -> None:
-        self._event = event
-
-    def __call__(self, input_ids: Tensor, scores: Tensor, **kwargs: Any) -> Tensor:
-        return torch.full((len(input_ids),), self._event.is_set(), dtype=torch.bool, device=input_ids.device)

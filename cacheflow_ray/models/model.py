@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import xxhash
 from torch import Tensor
-from transformers.cache_utils import Cache
 
 from cacheflow_ray.config import Recommended
 from cacheflow_ray.core.rehydrate import rotate_
+from cacheflow_ray.models import ragged
+from cacheflow_ray.models.batching import Batcher, Growing
 from cacheflow_ray.models.context import Context
+from cacheflow_ray.models.decoder import Decoder, Reading
 from cacheflow_ray.models.encoder import Encoder
 from cacheflow_ray.models.family import Loaded, Parts
 from cacheflow_ray.models.generation import Generation, TokenSink
@@ -49,7 +52,7 @@ class VideoModel:
     Attributes:
         name: what it was loaded by.
         fingerprint: identity of weights, dtype, prefix and adapter version.
-        vision, prompt, encoder: its parts.
+        vision, prompt, encoder, batcher: its parts.
         summary_layers: the layers whose keys and queries retrieval compares (first and last).
         max_context: positions it was trained on.
         recommended: settings it was made for.
@@ -61,7 +64,10 @@ class VideoModel:
         self.vision = parts.vision
         self.prompt = Prompt(loaded.tokenizer, loaded.tokenizer.chat_template, parts.video_text)
         self._rotary = Rotary(parts.text_model.rotary_emb, loaded.device)
-        self.encoder = Encoder(parts.text_model, self._rotary, num_deepstack=parts.vision.num_deepstack)
+        layers, head = ragged.sharing_copy(parts.text_model.layers), loaded.model.get_output_embeddings()
+        self.encoder = Encoder(layers, parts.text_model.config, self._rotary)
+        self._decoder = Decoder(layers, parts.text_model.norm, head, self._rotary)
+        self.batcher = Batcher(self._decoder, self._embed_text)
         self.summary_layers = (0, self.encoder.num_layers - 1)
         self.max_context = int(parts.text_model.config.max_position_embeddings)
         self.fingerprint = _fingerprint(loaded, parts, self.prompt)
@@ -93,6 +99,11 @@ class VideoModel:
         return int(self._parts.text_model.config.hidden_size) * (1 + self.vision.num_deepstack)
 
     @property
+    def step_bytes(self) -> int:
+        """Bytes of weights that a step of generation reads, however many answers share it."""
+        return self._decoder.weight_bytes
+
+    @property
     def num_after_video(self) -> int:
         """Inputs between the last frame and the question that are no token ids."""
         return len(self._parts.after_video)
@@ -104,9 +115,14 @@ class VideoModel:
     @torch.no_grad()
     def embed(self, ids: Sequence[int]) -> Tensor:
         """Token ids -> [T, C * (1 + num_deepstack)] token inputs; text has zero DeepStack inputs."""
-        table = self._parts.text_model.embed_tokens
-        text: Tensor = table(torch.tensor(list(ids), dtype=torch.long, device=self.device))
+        text = self._embed_text(ids)
         return torch.nn.functional.pad(text, (0, text.shape[1] * self.vision.num_deepstack))
+
+    @torch.no_grad()
+    def _embed_text(self, ids: Sequence[int]) -> Tensor:
+        """[T, C]."""
+        text: Tensor = self._parts.text_model.embed_tokens(torch.tensor(ids, dtype=torch.long, device=self.device))
+        return text
 
     def window(self, positions: Positions, *, num_blocks: int, block_size: int) -> Window:
         """An empty window for one stream."""
@@ -137,7 +153,9 @@ class VideoModel:
         return context
 
     def generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int) -> Generation:
-        """Answer greedily from a filled context, with the model's own `generate()`; begins when iterated.
+        """Answer greedily from a filled context, as the model's own `generate()` would; begins when iterated.
+
+        Answers that are generated at the same time share their steps: see `models.batching`.
 
         Args:
             context: filled; columns for what follows the video, the question and the answer are free.
@@ -145,19 +163,14 @@ class VideoModel:
             start: position of the first token after the video.
             max_new_tokens: stop here at the latest.
         """
-        return Generation(
-            self._loaded.tokenizer, lambda sink: self._generate(context, suffix, start, max_new_tokens, sink)
-        )
+        reading = Reading(context=context, inputs=self._after_video(suffix), position=start)
+        return Generation(self._loaded.tokenizer, lambda sink: self._generate(reading, suffix, max_new_tokens, sink))
 
-    @torch.no_grad()
     def next_logits(self, context: Context, suffix: Suffix, start: int) -> Tensor:
         """What `generate` chooses the answer's first token by, float32 [vocabulary]; the context can be used again."""
-        cache = context.as_cache()
-        start = self._after_video(cache, start)
-        ids = torch.tensor([suffix.ids], device=self.device)
-        positions = self._text_positions(start, ids.shape[1])
-        out = self._loaded.model(input_ids=ids, past_key_values=cache, position_ids=positions, logits_to_keep=1)
-        logits: Tensor = out.logits[0, -1].float()
+        length = context.length
+        logits = self._decoder.read([Reading(context=context, inputs=self._after_video(suffix), position=start)])[0]
+        context.length = length
         return logits
 
     @torch.no_grad()
@@ -173,9 +186,11 @@ class VideoModel:
         """
         model, start = self._parts.text_model, context.length
         cos, sin = self._rotary(torch.arange(start, start + num_tokens)[None])
-        hidden = torch.cat([self._parts.after_video, self.embed(suffix.ids)])[None]
+        hidden = self._after_video(suffix)[None]
         length = hidden.shape[1]
-        positions = self._text_positions(start + num_tokens, length)
+        row = torch.arange(start + num_tokens, start + num_tokens + length, device=self.device)[None]
+        num_axes = self._parts.positions(None).num_axes
+        positions = row if num_axes == 1 else row.expand(num_axes, 1, -1)
         embeddings = model.rotary_emb(hidden, positions)
         mask = hidden.new_zeros((length, start + num_tokens + length))
         mask[:, start + num_tokens :] = torch.full((length, length), -torch.inf).triu(diagonal=1)
@@ -191,39 +206,28 @@ class VideoModel:
             out = layer(hidden, position_embeddings=embeddings, attention_mask=mask[None, None], past_key_values=cache)
             hidden = out[0] if isinstance(out, tuple) else out
 
-    @torch.no_grad()
-    def _generate(self, context: Context, suffix: Suffix, start: int, max_new_tokens: int, sink: TokenSink) -> None:
-        cache = context.as_cache()
-        start = self._after_video(cache, start)
-        ids = torch.tensor([suffix.ids], device=self.device)
+    def _after_video(self, suffix: Suffix) -> Tensor:
+        """[T, C] token inputs of what follows the last frame."""
+        return torch.cat([self._parts.after_video, self._embed_text(suffix.ids)])
+
+    def _generate(self, reading: Reading, suffix: Suffix, max_new_tokens: int, sink: TokenSink) -> None:
+        ids = torch.tensor([suffix.ids])
+
+        def join(model: Any, input_ids: Tensor, logits_processor: Any, stopping_criteria: Any, **_: Any) -> Tensor:
+            """Where `generate()` would begin its loop, with all it has made of the model's generation config."""
+            self.batcher.join(
+                Growing(reading=reading, ids=ids, processors=logits_processor, criteria=stopping_criteria, sink=sink)
+            )
+            return input_ids
+
         self._loaded.model.generate(
-            input_ids=ids,
-            past_key_values=cache,
-            attention_mask=ids.new_ones((1, cache.get_seq_length() + ids.shape[1])),
-            position_ids=self._text_positions(start, ids.shape[1]),
+            input_ids=ids.to(self.device),
+            attention_mask=ids.new_ones(ids.shape, device=self.device),
             max_new_tokens=max_new_tokens,
             do_sample=False,
-            streamer=sink,
-            stopping_criteria=[sink.stopping],
+            num_beams=1,
+            custom_generate=join,
         )
-
-    def _after_video(self, cache: Cache, start: int) -> int:
-        """Take in what stands between video and question and is no token; the position that follows."""
-        after = self._parts.after_video
-        if len(after):
-            self._parts.text_model(
-                inputs_embeds=after[None], past_key_values=cache, use_cache=True,
-                position_ids=self._text_positions(start, len(after)),
-            )  # fmt: skip
-        return start + len(after)
-
-    def _text_positions(self, start: int, length: int) -> Tensor:
-        return _text_positions(start, length, self._parts.positions(None).num_axes, self.device)
-
-
-def _text_positions(start: int, length: int, num_axes: int, device: torch.device) -> Tensor:
-    row = torch.arange(start, start + length, device=device)[None]
-    return row if num_axes == 1 else row.expand(num_axes, 1, -1)
 
 
 def _fingerprint(loaded: Loaded, parts: Parts, prompt: Prompt) -> str:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from cacheflow_ray.bench import engine
+from cacheflow_ray.bench.answers import measure_answers
 from cacheflow_ray.bench.bench import Bench
 from cacheflow_ray.bench.engine import PARTS, run_engine_bench
 from cacheflow_ray.bench.fetching import measure_fetch
@@ -98,6 +99,13 @@ def test_eight_streams_at_once_are_given_against_one_by_one(bench: Bench) -> Non
 
     assert part.ratios["ragged8_over_sequential"] > 0
     assert part.rooflines["ragged8_over_sequential"].num_flops > 0
+
+
+def test_eight_answers_at_once_are_given_against_one_after_another(bench: Bench) -> None:
+    part = measure_answers(bench)
+
+    assert part.ratios["answers8_over_sequential"] > 0
+    assert part.rooflines["answers8_over_sequential"].num_bytes > bench.model.step_bytes > 0
 
 
 @pytest.mark.slow

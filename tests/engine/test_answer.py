@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-import torch
 
 from cacheflow_ray.engine.answerer import Answer, Clock, Prepared
 from cacheflow_ray.engine.reports import Usage
@@ -20,9 +19,8 @@ def test_half_an_answer_is_never_taken_for_a_whole_one() -> None:
     tokenizer = byte_tokenizer("<video>")
 
     def run(sink: TokenSink) -> None:
-        sink.put(torch.tensor([[0]]))  # the prompt
-        sink.put(torch.tensor([tokenizer.convert_tokens_to_ids("a")]))
-        raise ValueError("out of columns")
+        sink.put(tokenizer.convert_tokens_to_ids("a"))
+        sink.fail(ValueError("out of columns"))
 
     generation = Generation(tokenizer, run)
     prepared = Prepared(generation=generation, evidence=(), usage=NOTHING, warnings=(), clock=Clock())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from cacheflow_ray.models import Segment, Turn, VideoModel, Window
-from cacheflow_ray.models.encoder import ATTENTION, CPU_TOKENS, Encoder, _calls
+from cacheflow_ray.models.encoder import CPU_TOKENS, Encoder, _calls
+from cacheflow_ray.models.ragged import ATTENTION, sharing_copy
 from cacheflow_ray.models.rotary import Rotary
 from tests.models.streams import BLOCK, FPS, Stream, make_stream
 from tests.oracles import distance, toy_model
@@ -80,19 +81,20 @@ def test_the_unmodified_model_stays_as_it_was(family: str) -> None:
     text_model, loaded = model._parts.text_model, model._loaded.model
     before, names = logits(model), [name for name, _ in loaded.named_modules()]
     implementation = loaded.config._attn_implementation, text_model.config._attn_implementation
-    encoder = Encoder(text_model, Rotary(text_model.rotary_emb, model.device), num_deepstack=model.vision.num_deepstack)
+    layers = sharing_copy(text_model.layers)
+    encoder = Encoder(layers, text_model.config, Rotary(text_model.rotary_emb, model.device))
     encoder.encode_text(model.embed([3, 1, 4]))
     assert torch.equal(logits(model), before)
     assert [name for name, _ in loaded.named_modules()] == names
     assert (loaded.config._attn_implementation, text_model.config._attn_implementation) == implementation
     assert ATTENTION not in implementation
     assert all(layer.self_attn.config._attn_implementation == implementation[1] for layer in text_model.layers)
-    assert next(iter(encoder._layers)).self_attn.config._attn_implementation == ATTENTION
+    assert layers[0].self_attn.config._attn_implementation == ATTENTION
 
 
 def test_parameters_are_shared_not_copied(model: VideoModel) -> None:
     own = dict(model._parts.text_model.layers.named_parameters())
-    shared = dict(model.encoder._layers.named_parameters())
+    shared = dict(torch.nn.ModuleList(model.encoder._layers).named_parameters())
     assert shared and set(shared) < set(own), "the last layer needs only norm and projections"
     for name, parameter in shared.items():
         assert parameter.data_ptr() == own[name].data_ptr(), name

@@ -29,6 +29,7 @@ QUESTION = "what color was the star with number seven"
 _BESIDE_INGESTS, _BESIDE_ENGINE = "bench-asked-beside-ingests", "bench-asked-beside-engine"
 
 _TOKENS = 8
+_AT_ONCE = 8
 _MARGIN_S = 1.5
 
 
@@ -84,6 +85,7 @@ def measure_asking(lab: Lab) -> Part:
     """`ask_overhead_ms`: median of a whole answer through gRPC and Ray, less that of the same in this process.
 
     Both answer about a stream of the same frames, in turn, with as many threads; blocks are retrieved.
+    `asked8_over_1`: answers per second of the service, eight questions at a time / one after another.
     """
     cluster, sizes = lab.cluster(TINY), lab.sizes
     folder, model = lab.folder / "asked", load_model(TINY, MODEL_OPTIONS)
@@ -94,11 +96,39 @@ def measure_asking(lab: Lab) -> Part:
         with VideoMemory.open(folder, model=model) as memory, cluster.client() as client:
             times = _asked_in_turn({"in_process": memory.ask, "service": client.ask}, sizes.asked)
     shutil.rmtree(folder)
+    lab.note(f"asking {sizes.asked} questions, {_AT_ONCE} at a time and one after another")
+    per_s = _answers_per_s(cluster, sizes.asked)
     p50 = {name: statistics.median(whole) for name, (whole, _) in times.items()}
     details: dict[str, JsonValue] = {f"{name}_p50_ms": value for name, value in p50.items()}
     details |= {f"{name}_first_token_p50_ms": statistics.median(first) for name, (_, first) in times.items()}
     details |= {"tokens": _TOKENS, "questions": sizes.asked}
-    return Part(ratios={"ask_overhead_ms": p50["service"] - p50["in_process"]}, details=details)
+    details |= {f"answers_per_s_{count}_at_once": value for count, value in per_s.items()}
+    ratios = {
+        "ask_overhead_ms": p50["service"] - p50["in_process"],
+        "asked8_over_1": per_s[_AT_ONCE] / per_s[1],
+    }
+    return Part(ratios=ratios, details=details)
+
+
+def _answers_per_s(cluster: Cluster, questions: int) -> dict[int, float]:
+    """By how many are under way at a time; the median of three turns each."""
+
+    async def ask(client: AsyncClient, free: asyncio.Semaphore) -> None:
+        async with free, client.ask(_BESIDE_ENGINE, QUESTION, options=AskOptions(max_new_tokens=_TOKENS)) as answer:
+            async for _ in answer:
+                pass
+
+    async def ask_all() -> dict[int, list[float]]:
+        found: dict[int, list[float]] = {1: [], _AT_ONCE: []}
+        async with AsyncClient(cluster.address) as client:
+            for _ in range(3):
+                for at_once, speeds in found.items():
+                    start, free = perf_counter(), asyncio.Semaphore(at_once)
+                    await asyncio.gather(*[ask(client, free) for _ in range(questions)])
+                    speeds.append(questions / (perf_counter() - start))
+        return found
+
+    return {at_once: statistics.median(speeds) for at_once, speeds in asyncio.run(ask_all()).items()}
 
 
 def _asked_in_turn(asks: Mapping[str, Callable[..., Any]], rounds: int) -> dict[str, tuple[list[float], list[float]]]:
