@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from cacheflow_ray.core.rehydrate import rotate
 from cacheflow_ray.models import ragged
 from cacheflow_ray.models.context import Context
 from cacheflow_ray.models.rotary import Rotary
@@ -67,8 +66,8 @@ class Decoder:
             start = stop
         positions = [torch.arange(reading.position, reading.position + len(reading.inputs)) for reading in readings]
         inputs = torch.cat([reading.inputs for reading in readings])
-        call = _Call(parts, *self._rotary(torch.cat(positions)[None]))
-        hidden = ragged.run(self._layers, inputs, call, inputs.shape[1])
+        angles = self._rotary(torch.cat(positions)[None])
+        hidden = ragged.run(self._layers, inputs, _Call(parts), inputs.shape[1], angles)
         logits: Tensor = self._head(self._norm(hidden[[part.stop - 1 for part in parts]]))
         for part in parts:
             part.context.length += part.stop - part.start
@@ -88,11 +87,9 @@ class _Part:
 @dataclass(slots=True)
 class _Call:
     parts: list[_Part]
-    cos: Tensor  # [N, R/2]
-    sin: Tensor
 
     def attend(self, layer_idx: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        query, key = rotate(query, self.cos, self.sin), rotate(key, self.cos, self.sin)
+        query, key = query.to(value.dtype), key.to(value.dtype)  # rotated
         outputs = []
         for part in self.parts:
             own = slice(part.start, part.stop)

@@ -1,8 +1,8 @@
 """The decoder layers of a model once more, for tokens of many streams or questions end to end.
 
-Transformers decoders compute cos and sin once, rotate q and k, and call a registered attention function. Here they get
-cos = 1 and sin = 0, so q and k arrive un-rotated at the call of ours that goes along, which rotates, keeps keys and
-values, and attends. The layers are a second module tree that shares the model's parameters.
+Transformers decoders compute cos and sin once, rotate q and k, and call a registered attention function. Here that is
+a call of ours, which goes along with the tokens, keeps keys and values, and attends. Without angles the layers get
+cos = 1 and sin = 0, so that q and k arrive un-rotated. They are a second module tree that shares the model's parameters.
 
     x: [1, N, C]   linear layers run over all N tokens at once, attention runs per stream or question.
 """
@@ -25,7 +25,7 @@ class Call(Protocol):
     """Goes through the layers with the tokens."""
 
     def attend(self, layer_idx: int, query: Tensor, key: Tensor, value: Tensor) -> Tensor | None:
-        """Query [Hq, N, D], key and value [H, N, D] of a layer, un-rotated -> [Hq, N, D]; None: nobody reads it."""
+        """Query [Hq, N, D], key and value [H, N, D] of a layer -> [Hq, N, D]; None: nobody reads it."""
 
 
 def sharing_copy(layers: nn.ModuleList) -> nn.ModuleList:
@@ -40,18 +40,25 @@ def sharing_copy(layers: nn.ModuleList) -> nn.ModuleList:
 
 
 @torch.no_grad()
-def run(layers: Iterable[nn.Module], inputs: Tensor, call: Call, width: int) -> Tensor:
+def run(
+    layers: Iterable[nn.Module], inputs: Tensor, call: Call, width: int, angles: tuple[Tensor, Tensor] | None = None
+) -> Tensor:
     """Token inputs [N, C_in] through the layers -> hidden states [N, C].
 
     Args:
         width: C; further channels of the inputs are added to the hidden states after the first layers, C to each.
+        angles: cos and sin [N, R/2] float32, to rotate queries and keys by; they arrive in float32 then.
     """
     hidden: Tensor
     hidden, *added = inputs[None].split(width, dim=-1)
-    one = hidden.new_ones((1, 1, 1))
-    unrotated = (one, torch.zeros_like(one))
+    if angles is None:
+        one = hidden.new_ones((1, 1, 1))
+        embeddings = (one, torch.zeros_like(one))
+    else:
+        cos, sin = (torch.cat((half, half), dim=-1)[None] for half in angles)
+        embeddings = (cos, sin)
     for layer_idx, layer in enumerate(layers):
-        out = layer(hidden, position_embeddings=unrotated, attention_mask=None, cacheflow_call=call)
+        out = layer(hidden, position_embeddings=embeddings, attention_mask=None, cacheflow_call=call)
         hidden = out[0] if isinstance(out, tuple) else out
         if layer_idx < len(added):
             hidden = hidden + added[layer_idx]

@@ -15,7 +15,7 @@ from cacheflow_ray.models import Suffix, Turn, VideoModel
 from cacheflow_ray.models.context import Context
 from cacheflow_ray.models.decoder import Decoder, Reading
 from cacheflow_ray.models.generation import Generation
-from tests.oracles import context_logits, distance, toy_model
+from tests.oracles import FAMILIES, context_logits, distance, toy_model
 
 QUESTIONS = ("who?", "what is on the table, and what was there before?", "why", "when did it fall", "is it red?")
 #: Tokens of video before each.
@@ -115,6 +115,15 @@ def test_logits_are_those_of_the_unmodified_model(model: VideoModel) -> None:
         context, start = memory(model, number, 100)
         wanted = context_logits(model, context, suffix.ids, start)[-1]
         assert distance(model.next_logits(context, suffix, start), wanted) < 1e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_half_precision_stays_near_the_unmodified_models(family: str) -> None:
+    """Angles and rotation are float32 here, as for stored keys, and half precision there."""
+    model = toy_model(family, "bfloat16")
+    context, start = memory(model, 2, 100)
+    wanted = context_logits(model, context, suffix_of(model, 2).ids, start)[-1].float()
+    assert (model.next_logits(context, suffix_of(model, 2), start) - wanted).norm() < 0.03 * wanted.norm()
 
 
 def test_a_question_that_fails_fails_alone(model: VideoModel) -> None:
