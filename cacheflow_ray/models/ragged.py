@@ -1,8 +1,8 @@
 """The decoder layers of a model once more, for tokens of many streams or questions end to end.
 
-Transformers decoders compute cos and sin once, rotate q and k, and call a registered attention function. Here that is
-a call of ours, which goes along with the tokens, keeps keys and values, and attends. Without angles the layers get
-cos = 1 and sin = 0, so that q and k arrive un-rotated. They are a second module tree that shares the model's parameters.
+Transformers decoders compute cos and sin once, rotate q and k, and call a registered attention function. Here that is a
+call of ours, which goes along with the tokens, keeps keys and values, and attends. Without angles, the layers get
+cos = 1 and sin = 0: q and k arrive un-rotated. They are a second module tree that shares the parameters.
 
     x: [1, N, C]   linear layers run over all N tokens at once, attention runs per stream or question.
 """
