@@ -23,7 +23,7 @@ from cacheflow_ray.bench.results import Part, RatioReport, Target
 from cacheflow_ray.bench.service.engine import computing_with
 from cacheflow_ray.bench.service.lab import MODEL_OPTIONS, TINY
 from cacheflow_ray.bench.service.pushing import stream_frames
-from cacheflow_ray.config import EncoderOptions, IndexOptions
+from cacheflow_ray.config import INDEXERS_ON_CPUS, EncoderOptions, IndexOptions
 from cacheflow_ray.engine import IngestJob, VideoMemory
 from cacheflow_ray.media import write_video
 from cacheflow_ray.models import VideoModel, load_model
@@ -107,10 +107,12 @@ def _ingested(model: VideoModel, data: Path, files: Sequence[Path], at_once: int
 
 
 def _indexed(data: Path, files: Sequence[Path], threads: int) -> IndexReport:
-    options = ClusterOptions(
-        data=data, model=TINY, model_options=MODEL_OPTIONS, encoder=EncoderOptions(torch_threads=threads)
-    )
-    call = IndexCall(sources=[], found=find([str(path) for path in files]), wanted=Wanted())
+    """As `cacheflow index` does it on a machine without a GPU."""
+    indexers = min(INDEXERS_ON_CPUS, threads)
+    encoder = EncoderOptions(torch_threads=threads // indexers)
+    options = ClusterOptions(data=data, model=TINY, model_options=MODEL_OPTIONS, encoder=encoder)
+    wanted = Wanted(options=IndexOptions(indexers=indexers))
+    call = IndexCall(sources=[], found=find([str(path) for path in files]), wanted=wanted)
     with topology.stores(options) as setup:
         report = run_index(setup, call, lambda _: None)
     shutil.rmtree(data)

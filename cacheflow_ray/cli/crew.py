@@ -18,7 +18,10 @@ if TYPE_CHECKING:
 class Crew:
     """Who does the work, and where."""
 
-    indexers: Annotated[int, on_cluster("--indexers", "N", "Processes, each with a model.")] = 1
+    indexers: Annotated[
+        int | None,
+        on_cluster("--indexers", "N", "Processes, each with a model. Default: 2 on this machine's processors, else 1."),
+    ] = None
     files_at_once: Annotated[int, on_cluster("--files-at-once", "N", "Of each, encoded together.")] = 8
     gpus: Annotated[float, on_cluster("--gpus-per-indexer", "G", "0.5: two share one.")] = 0.0
     cpus: Annotated[float, on_cluster("--cpus-per-indexer", "C", "That its node has to spare.")] = 1.0
@@ -38,12 +41,21 @@ class Crew:
         """Whether anything was said that a service has its own ways of."""
         return self != Crew(indexers=self.indexers, files_at_once=self.files_at_once)
 
+    @property
+    def size(self) -> int:
+        """How many indexers."""
+        from cacheflow_ray.config import INDEXERS_ON_CPUS
+
+        if self.indexers is not None:
+            return self.indexers
+        return 1 if self.ray_address or self.gpus else min(INDEXERS_ON_CPUS, os.cpu_count() or 1)
+
     def options(self) -> IndexOptions:
         """Raises InvalidConfig."""
         from cacheflow_ray.config import IndexOptions
 
         return IndexOptions(
-            indexers=self.indexers,
+            indexers=self.size,
             files_at_once=self.files_at_once,
             gpus_per_indexer=self.gpus,
             cpus_per_indexer=self.cpus,
@@ -57,7 +69,7 @@ class Crew:
         from cacheflow_ray.config import Defaults, EncoderOptions, TopologyOptions
 
         defaults = Defaults.from_environment()
-        cores = (os.cpu_count() or 1) / self.indexers if self.ray_address is None else self.cpus
+        cores = (os.cpu_count() or 1) / self.size if self.ray_address is None else self.cpus
         return ClusterOptions(
             data=place.folder(defaults),
             model=model.name(defaults),

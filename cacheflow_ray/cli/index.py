@@ -203,7 +203,7 @@ def _wanted_there(
         labels=labels,
         retention=None if limits == Limits() else limits.policy(),
         retry_failed=retry,
-        indexers=crew.indexers,
+        indexers=crew.indexers or 1,
         files_at_once=crew.files_at_once,
     )
 

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from cacheflow_ray.config.section import Section, explain
 from cacheflow_ray.config.service import (
+    INDEXERS_ON_CPUS,
     EncoderOptions,
     IndexOptions,
     ServiceLimits,
@@ -41,6 +42,7 @@ __all__ = [
     "EncoderOptions",
     "KvCodec",
     "MergeRule",
+    "INDEXERS_ON_CPUS",
     "IndexOptions",
     "ModelOptions",
     "RECOMMENDED",

@@ -74,6 +74,11 @@ class TopologyOptions(Section):
     )
 
 
+#: Indexers of one machine without a GPU, where nobody says how many: while one waits for its decoders or for its other
+#: cores, the other computes.
+INDEXERS_ON_CPUS = 2
+
+
 class IndexOptions(Section):
     """How a library of files is indexed.
 
