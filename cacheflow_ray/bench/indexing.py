@@ -39,7 +39,7 @@ _FRAMES_PER_S = 8
 class IndexSizes:
     """How much is measured: so many files of so many seconds, so often."""
 
-    files: int = 32
+    files: int = 64
     seconds: int = 60
     rounds: int = 3
 

@@ -151,7 +151,7 @@ def store(
 
 
 def index(
-    files: Annotated[int, typer.Option("--files", metavar="N", min=1, help="Videos.")] = 32,
+    files: Annotated[int, typer.Option("--files", metavar="N", min=1, help="Videos.")] = 64,
     seconds: Annotated[int, typer.Option("--seconds", metavar="S", min=1, help="Of each.")] = 60,
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", min=1, help="Of which the medians are taken.")] = 3,
     work: Annotated[
