@@ -6,6 +6,7 @@ at the next step, with all that follows its video, and leaves when it has ended;
 
 from __future__ import annotations
 
+import atexit
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,17 @@ from torch import Tensor
 
 from cacheflow_ray.models.decoder import Decoder, Reading
 from cacheflow_ray.models.generation import TokenSink
+
+#: Threads that generate. One that is cut off within a step when the interpreter ends takes the process down with it.
+_AT_WORK: set[threading.Thread] = set()
+_IS_ENDING = threading.Event()
+
+
+@atexit.register
+def _await_last_steps() -> None:
+    _IS_ENDING.set()
+    for thread in list(_AT_WORK):
+        thread.join()
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -76,9 +88,17 @@ class Batcher:
             if self._is_running:
                 return
             self._is_running = True
-        threading.Thread(target=self._run, name="generate", daemon=True).start()
+        thread = threading.Thread(target=self._run, name="generate", daemon=True)
+        _AT_WORK.add(thread)
+        thread.start()
 
     def _run(self) -> None:
+        try:
+            self._generate()
+        finally:
+            _AT_WORK.discard(threading.current_thread())
+
+    def _generate(self) -> None:
         answers: list[Growing] = []
         while answers := self._with_those_who_came(answers):
             try:
@@ -94,6 +114,8 @@ class Batcher:
         with self._lock:
             wanted = [answer for answer in (*answers, *self._joining) if not answer.sink.is_stopped]
             self._joining.clear()
+            if _IS_ENDING.is_set():
+                wanted.clear()
             self._is_running = bool(wanted)
             return wanted
 

@@ -14,12 +14,12 @@ Capture = pytest.CaptureFixture[str]
 
 
 def test_the_demo_answers_shows_the_truth_and_leaves_two_pictures(tmp_path: Path, capsys: Capture) -> None:
-    assert run(["demo", "--out", str(tmp_path), "--seconds", "120"]) == 0
+    assert run(["demo", "--out", str(tmp_path), "--seconds", "75"]) == 0
     printed = capsys.readouterr()
 
-    assert printed.out.splitlines()[-1].startswith("demo: 2 streams, 240 frames, ")
+    assert printed.out.splitlines()[-1].startswith("demo: 2 streams, 150 frames, ")
     assert "random weights" not in printed.out
-    asked = make_asked(make_cameras(120))
+    asked = make_asked(make_cameras(75))
     assert len(asked) == 10
     for question in asked:
         assert f"{question.stream}: {question.text}" in printed.out

@@ -57,14 +57,14 @@ def test_an_ingest_killed_again_and_again_ends_as_if_it_never_was(
     cacheflow(*line, tmp_path / "whole").said  # noqa: B018
     whole, data = stored(tmp_path / "whole", "film"), tmp_path / "data"
     rng, kills = np.random.default_rng(0), 0
-    for wanted in (1, 50, 100, 150, 200, 250):
+    for wanted in (1, 80, 160, 240):
         process = Process(tmp_path, *line, data)
         assert process.wait_until(lambda wanted=wanted: frames_kept(data) >= wanted)
         time.sleep(rng.uniform(0, 0.05))
         kills += process.send(signal.SIGKILL) == -signal.SIGKILL
         if frames_kept(data):
             assert is_prefix(stored(data, "film"), whole)
-    assert kills >= 4
+    assert kills >= 3
     report = cacheflow(*line, data).said["streams"][0]
     assert 0 < report["resumed_from_seq"] < report["frames"] == FRAMES
     assert stored(data, "film") == whole

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -144,6 +146,33 @@ def test_a_reader_who_goes_takes_nothing_from_the_others(model: VideoModel) -> N
     text = next(pieces, "")
     leaving.close()
     assert text + "".join(pieces) == wanted
+
+
+_LEAVING = """
+import torch
+from cacheflow_ray.models import Turn, load_model
+
+model = load_model("random:tiny-llava-onevision")
+suffix = model.prompt.suffix([Turn(question="why?")])
+context, read = model.context(model.prefix.length + 3000), model._decoder.read
+
+def slow(readings):
+    x = torch.ones(1500, 1500)
+    for _ in range(20):
+        x = x @ x / 1500
+    return read(readings)
+
+model._decoder.read = slow
+pieces = iter(model.generate(context, suffix, model.prefix.length, 2500))
+next(pieces)
+"""
+
+
+@pytest.mark.parametrize("last", ["", "pieces.close()"], ids=["unread", "let go"])
+def test_a_process_may_end_in_the_middle_of_a_step(last: str) -> None:
+    """A thread that the interpreter's end cut off within torch would abort the process."""
+    ended = subprocess.run([sys.executable, "-c", _LEAVING + last], capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
 
 
 @pytest.mark.parametrize("penalty", [1.0, 1.7])
