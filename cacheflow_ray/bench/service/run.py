@@ -38,6 +38,7 @@ TARGETS = {
     "batch16_over_1": Target(sign=">=", bound=2.5),
     "ttft_busy_over_idle": Target(sign="<=", bound=3.0),
     "ask_overhead_ms": Target(sign="<=", bound=10.0),
+    "asked8_over_1": Target(sign=">=", bound=1.0),
 }
 
 
